@@ -1,0 +1,6 @@
+"""What is trained already: weights by name, and the files they lie in."""
+
+from checkpoints.fetch import fetch
+from checkpoints.weights import Weights, read, table
+
+__all__ = ["Weights", "fetch", "read", "table"]

@@ -1,0 +1,414 @@
+"""A folder of image files, decoded once: as a pool's images, mapped from a cache; and what a CSV knows of them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import blake2b
+from os import PathLike
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trainers.cache import cache_dir, making
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".pgm", ".ppm")
+FORMAT = 1  # of what lies in the cache: another number, another key
+HEADER = 128  # bytes of an .npy header
+SMALL = 4096  # bytes of a mean file under which threads only wait for one another
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+logger = logging.getLogger("alzoo")
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """The images of a folder.
+
+    images: uint8 (n c h w), c = 1 where all are grey and 3 otherwise; a view of (n h w c) mapped from the cache.
+        Writing to it changes memory only, never a file.
+    paths: (n,) where each comes from: relative to the folder, with forward slashes, sorted.
+    left_out: "path: reason" for each image file that cannot be read.
+    """
+
+    images: Tensor
+    paths: tuple[str, ...]
+    left_out: tuple[str, ...]
+
+
+class File(NamedTuple):
+    """An image file, as the cache knows it; bytes is -1 where a link leads nowhere."""
+
+    path: str
+    bytes: int
+    mtime_ns: int
+
+
+def decode(
+    path: str | PathLike[str], size: int | tuple[int, int] | None, files: Sequence[Path] | None = None
+) -> Decoded:
+    """Every image below a folder, as one tensor; decoded on the first call, mapped from the cache on the next.
+
+    path: the folder, which is only read. Its files ending in SUFFIXES (in any case) are taken from every depth,
+        through links too; what begins with a dot is skipped.
+    size: pixels (height, width), or one number for both: other images are scaled to cover it and cut to its centre
+        (PIL's ImageOps.fit, bicubic). None: all images have the size of the first.
+    files: only these, absolute or relative to the folder; by default all.
+    Images are turned as their EXIF orientation says; transparency is dropped; of several frames the first counts.
+    16-bit grey goes from 0..65535 to 0..255; grey with other ranges (32 bits, floats) cannot be read.
+    What cannot be read is left out, with a warning to the logger "alzoo" on every call.
+    Raises FileNotFoundError, NotADirectoryError for the path; ValueError where no image is left, or where sizes
+    differ and `size` is None; OSError where the cache cannot be written.
+    """
+    folder = checked(path)
+    target = None if size is None else height_width(size)
+    listing = list_images(folder) if files is None else _listed(folder, files)
+    if not listing:
+        raise ValueError(f"no images in {folder}: there is no file ending in {' '.join(SUFFIXES)} below it")
+    place = cache_dir() / "decoded" / _key(folder, listing, target)
+    decoded = _load(place) if _whole(place) else None
+    while decoded is None:  # again if another process replaces the entry between making and loading
+        with making(place, _whole) as draft:
+            _build(draft, folder, listing, target)
+        decoded = _load(place)
+    if decoded.left_out:
+        logger.warning(
+            "%d of %d images in %s cannot be read and are left out: %s",
+            len(decoded.left_out),
+            len(listing),
+            folder,
+            _first(decoded.left_out),
+        )
+    return decoded
+
+
+def read_labels(path: str | PathLike[str], labels: str | PathLike[str], paths: Iterable[str]) -> dict[str, str]:
+    """What a CSV file knows of the images of a folder: {path: label}, sorted by path.
+
+    labels: a UTF-8 file with the header `path,label`, looked for inside the folder first, then as given. Other
+        columns are allowed and not read; the order of rows does not matter; an image whose label is empty is
+        unlabeled, and not in the answer. Paths are relative to the folder; spaces around labels do not count.
+    paths: the images that count, see `Decoded.paths`.
+    Raises FileNotFoundError naming the places looked at; ValueError for another header, rows that do not fit it,
+    a path that is twice in the file or not among `paths`.
+    """
+    folder = checked(path)
+    places = list(dict.fromkeys(p.absolute() for p in (folder / labels, Path(labels).expanduser())))
+    file = next((p for p in places if p.is_file()), None)
+    if file is None:
+        raise FileNotFoundError(f"no labels at {' nor at '.join(map(str, places))}; give a CSV file `path,label`")
+    known, among = dict[str, str](), frozenset(paths)
+    for line, name, label in _rows(file):
+        if name in known:
+            raise ValueError(f"{file}, line {line}: {name!r} is there twice; keep one of the rows")
+        if name not in among:
+            raise ValueError(f"{file}, line {line}: {name!r} {_strange(folder, name)}")
+        known[name] = label
+    return {name: label for name, label in sorted(known.items()) if label}
+
+
+def list_images(folder: Path) -> list[File]:
+    """The image files below a folder, sorted by path, whatever order the file system has them in."""
+    return sorted(_walk(os.fspath(folder), "", frozenset()))
+
+
+def checked(path: str | PathLike[str]) -> Path:
+    """The folder at a path, absolute and without links; FileNotFoundError or NotADirectoryError if it is none."""
+    folder = Path(path).expanduser()
+    if not folder.exists():
+        raise FileNotFoundError(f"{folder} does not exist; give a folder of images")
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is a file; give the folder of the images")
+    return folder.resolve()
+
+
+def height_width(size: int | tuple[int, int]) -> tuple[int, int]:
+    """Both numbers of a size; ValueError if they are not positive."""
+    h, w = (size, size) if isinstance(size, int) else size
+    if min(h, w) < 1:
+        raise ValueError(f"size {size} is not positive; give pixels, a number or (height, width)")
+    return h, w
+
+
+def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[File]:
+    """Image files below, links followed, save for a link to a folder `above` itself."""
+    here = os.stat(folder)
+    if (here.st_dev, here.st_ino) in above:
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():
+                yield from _walk(entry.path, f"{prefix}{entry.name}/", above | {(here.st_dev, here.st_ino)})
+            elif entry.name.lower().endswith(SUFFIXES):
+                yield _file(entry, prefix + entry.name)
+
+
+def _file(entry: os.DirEntry[str] | Path, name: str) -> File:
+    try:
+        stat = entry.stat()
+    except OSError:
+        return File(name, -1, 0)
+    return File(name, stat.st_size, stat.st_mtime_ns)
+
+
+def _listed(folder: Path, files: Sequence[Path]) -> list[File]:
+    """The given files, as `list_images` would have them."""
+    for file in files:
+        if not (folder / file).is_file():
+            raise FileNotFoundError(f"{folder / file} is not a file; give images below {folder}")
+    inside = {(folder / file).relative_to(folder).as_posix(): folder / file for file in files}
+    return sorted(_file(file, name) for name, file in inside.items())
+
+
+def _key(folder: Path, listing: list[File], size: tuple[int, int] | None) -> str:
+    """A name for the cache entry: other files, other times or another size give another name."""
+    whole = repr((FORMAT, os.fspath(folder), size, [tuple(file) for file in listing]))
+    return blake2b(whole.encode("utf-8", "backslashreplace"), digest_size=16).hexdigest()
+
+
+def _meta(place: Path) -> dict[str, Any] | None:
+    """What an entry of the cache says of itself; None if there is none, or not all of it."""
+    try:
+        meta: dict[str, Any] = json.loads((place / "meta.json").read_text("utf-8"))
+        n, h, w, c = meta["shape"]
+        whole = (place / "images.npy").stat().st_size == HEADER + n * h * w * c and len(meta["paths"]) == n
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return meta if whole else None
+
+
+def _whole(place: Path) -> bool:
+    """Whether an entry of the cache can be used again: not after trouble with the disk, which may be over now."""
+    meta = _meta(place)
+    return meta is not None and not meta["trouble"]
+
+
+def _load(place: Path) -> Decoded | None:
+    """An entry of the cache, or None if it is gone."""
+    meta = _meta(place)
+    if meta is None:
+        return None
+    try:
+        images = np.load(place / "images.npy", mmap_mode="c")
+    except FileNotFoundError:
+        return None
+    return Decoded(torch.from_numpy(images).permute(0, 3, 1, 2), tuple(meta["paths"]), tuple(meta["left_out"]))
+
+
+def _build(draft: Path, folder: Path, listing: list[File], size: tuple[int, int] | None) -> None:
+    """Decodes a listing into images.npy and meta.json. The pixels are appended: a full disk is an error, not a hole."""
+    paths, left_out, trouble, shape = list[str](), list[str](), False, size
+    file, colour = _new(draft / "grey.npy"), False
+    try:
+        for name, image in _images(folder, listing, size):
+            if isinstance(image, Unreadable):
+                left_out.append(f"{name}: {image.reason}")
+                trouble |= image.trouble
+                continue
+            shape = shape or image.shape[:2]
+            if image.shape[:2] != shape:
+                raise ValueError(_sizes_differ(folder, (paths[0], shape), (name, image.shape[:2])))
+            if image.ndim == 3 and not colour:
+                file, colour = _coloured(file, draft), True
+            file.write((image if image.ndim == 3 or not colour else np.repeat(image, 3)).data)
+            paths.append(name)
+        if shape is None or not paths:
+            raise ValueError(f"no images in {folder}: none of {len(left_out)} can be read: {_first(left_out)}")
+        full = (len(paths), *shape, 3 if colour else 1)
+        file.seek(0)
+        file.write(_header(full))
+        file.flush()
+        os.fsync(file.fileno())
+    finally:
+        file.close()
+    if not colour:
+        (draft / "grey.npy").rename(draft / "images.npy")
+    meta = {"shape": full, "paths": paths, "left_out": left_out, "trouble": trouble}
+    (draft / "meta.json").write_text(json.dumps(meta), "utf-8")
+
+
+def _new(path: Path) -> BinaryIO:
+    """An .npy file to append pixels to; its header is written last, when their number is known."""
+    file = path.open("w+b", buffering=1 << 20)
+    file.write(bytes(HEADER))
+    return file
+
+
+def _header(shape: tuple[int, ...]) -> bytes:
+    """An .npy header, version 1.0, of HEADER bytes."""
+    text = repr({"descr": "|u1", "fortran_order": False, "shape": shape})
+    return b"\x93NUMPY\x01\x00" + (HEADER - 10).to_bytes(2, "little") + text.ljust(HEADER - 11).encode() + b"\n"
+
+
+def _coloured(grey: BinaryIO, draft: Path) -> BinaryIO:
+    """What was grey so far, in three equal channels, to append to; called at the first image in colour."""
+    wide = _new(draft / "images.npy")
+    grey.seek(HEADER)
+    while block := grey.read(1 << 20):
+        wide.write(np.repeat(np.frombuffer(block, np.uint8), 3).data)
+    grey.close()
+    (draft / "grey.npy").unlink()
+    return wide
+
+
+class Unreadable(NamedTuple):
+    """Why an image cannot be read; trouble: the fault is the machine's, not the file's."""
+
+    reason: str
+    trouble: bool
+
+
+def _images(
+    folder: Path, listing: list[File], size: tuple[int, int] | None
+) -> Iterator[tuple[str, NDArray[np.uint8] | Unreadable]]:
+    """Each file's image, in order, decoded by threads a few blocks ahead."""
+
+    def block_of(files: list[File]) -> list[tuple[str, NDArray[np.uint8] | Unreadable]]:
+        return [(file.path, _image(folder, file, size)) for file in files]
+
+    small = sum(file.bytes for file in listing) < SMALL * len(listing)
+    with _progress(folder, len(listing)) as advance:
+        for block in _in_order(block_of, _blocks(listing), 1 if small else os.cpu_count() or 1):
+            yield from block
+            advance(len(block))
+
+
+def _in_order(work: Callable[[A], B], parts: Iterable[A], threads: int) -> Iterator[B]:
+    """`map`, by threads that are only a few parts ahead, so that memory is bounded."""
+    if threads == 1:
+        yield from map(work, parts)
+        return
+    ahead = deque[Future[B]]()
+    with ThreadPoolExecutor(threads) as pool:
+        for part in parts:
+            ahead.append(pool.submit(work, part))
+            if len(ahead) > 2 * threads:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+
+def _blocks(listing: list[File]) -> Iterator[list[File]]:
+    """The listing in parts of at most 128 files or about 4 MB."""
+    block, total = list[File](), 0
+    for file in listing:
+        block.append(file)
+        total += file.bytes
+        if len(block) == 128 or total > 4_000_000:
+            yield block
+            block, total = [], 0
+    if block:
+        yield block
+
+
+def _image(folder: Path, file: File, size: tuple[int, int] | None) -> NDArray[np.uint8] | Unreadable:
+    """One file's pixels: uint8 (h w) if it is grey, (h w 3) if not."""
+    from PIL import Image, ImageOps
+
+    if file.bytes < 1:
+        return Unreadable("the file is empty" if not file.bytes else "a link that leads nowhere", False)
+    path = os.path.join(folder, file.path)  # a string: tens of thousands of Paths take seconds
+    try:
+        with Image.open(path) as image:
+            ImageOps.exif_transpose(image, in_place=True)
+            plain = _plain(image)
+            if size is not None and plain.size != (size[1], size[0]):
+                plain = ImageOps.fit(plain, (size[1], size[0]))
+            return np.asarray(plain)
+    except MemoryError:
+        raise
+    except Exception as error:  # a decoder that is fed rubbish may raise anything
+        reason = " ".join(str(error).split()).replace(path, file.path)
+        return Unreadable(reason or type(error).__name__, isinstance(error, OSError) and error.errno is not None)
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    """The image in mode L if it is grey, otherwise in mode RGB."""
+    from PIL import Image
+
+    if image.mode in ("L", "RGB"):
+        return image
+    if image.mode in ("1", "LA", "La"):
+        return image.convert("L")
+    if image.mode == "F":
+        raise ValueError("its pixels are floats, whose range nobody knows; save it with 8 or 16 bits")
+    if image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError(f"its values reach {values.min()}..{values.max()}; save it with 8 or 16 bits")
+        return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
+@contextmanager
+def _progress(folder: Path, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal, on stderr; nothing anywhere else."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(f"decoding {folder.name}", total=total)
+        yield lambda n: bar.advance(task, n)
+
+
+def _sizes_differ(folder: Path, one: tuple[str, tuple[int, ...]], other: tuple[str, tuple[int, ...]]) -> str:
+    (a, (h, w)), (b, (hh, ww)) = one, other
+    return (
+        f"the images in {folder} have different sizes: {a} is {h}x{w} and {b} is {hh}x{ww} (height x width). "
+        f"Give one for all, size={min(h, w)} or (height, width); on the command line --size {min(h, w)}"
+    )
+
+
+def _first(lines: Sequence[str], most: int = 3) -> str:
+    return "; ".join(lines[:most]) + f"; and {len(lines) - most} more" * (len(lines) > most)
+
+
+def _rows(file: Path) -> Iterator[tuple[int, str, str]]:
+    """(line, path, label) of each row of a CSV file."""
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as lines:
+            rows = csv.DictReader(lines)
+            rows.fieldnames = header = [name.strip() for name in rows.fieldnames or ()]
+            if header.count("path") != 1 or header.count("label") != 1:
+                raise ValueError(f"{file} begins with {','.join(header)!r}; its first line must be `path,label`")
+            for row in rows:
+                if None in row or None in row.values():
+                    raise ValueError(
+                        f'{file}, line {rows.line_num}: not as many fields as the header has; quote commas: "a,b"'
+                    )
+                yield rows.line_num, PurePosixPath(row["path"]).as_posix(), row["label"].strip()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from error
+    except csv.Error as error:
+        raise ValueError(f"{file} is not a CSV file: {error}") from error
+
+
+def _strange(folder: Path, name: str) -> str:
+    """Why a path is none of the images."""
+    if (folder / name).is_file():
+        return "is left out of the images: it cannot be read, is hidden or is no image. Mend it, or drop the row"
+    return f"does not exist in {folder}; paths are relative to that folder"

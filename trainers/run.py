@@ -1,0 +1,285 @@
+"""What every loop is handed: where it runs, what it sees, and what it leaves behind."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from copy import copy
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from trainers.augment import AUGMENTS
+from trainers.pool import Pool, normal
+from trainers.seeds import generator, reseed
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
+Journal = Callable[[str, float, int], None]  # (name, mean since the last line, step of the whole fit)
+Watch = Callable[[str, int, int], None]  # (stage, steps done, steps in all)
+T = TypeVar("T")
+
+WINDOW = 100  # steps between two looks at the losses: one wait for the device each
+NEVER = 2**62
+
+
+class Diverged(RuntimeError):
+    """A player's loss is no number any more. `.player` is who, `.step` is when, from 0 on in its stage."""
+
+    def __init__(self, player: str, stage: str, step: int) -> None:
+        super().__init__(
+            f"{player} diverged: its loss is not finite at step {step} of stage {stage!r}. "
+            f"Lower its learning rate, or look for images without contrast"
+        )
+        self.player = player
+        self.step = step
+
+
+@dataclass(frozen=True)
+class Snapshots:
+    """Where a fit is kept while it goes on, so that it can be killed at any moment.
+
+    path: of one file, replaced atomically. owner: says whose fit it is; another's is refused.
+    seconds: between two snapshots.
+    """
+
+    path: Path
+    owner: str
+    seconds: float = 30.0
+
+
+@dataclass
+class _State:
+    """Where a run stands; shared by a run and the runs made of it by `over`."""
+
+    stage: int = 0
+    ticks: int = 0  # steps of all stages
+    streams: list[int] = field(default_factory=list)  # batches drawn so far
+    players: list[tuple[str, nn.Module, Optimizer]] = field(default_factory=list)
+    kept: dict[str, Any] = field(default_factory=dict)
+    sums: dict[str, list[Tensor]] = field(default_factory=lambda: defaultdict(list))
+    broken: dict[str, Tensor] = field(default_factory=dict)  # player -> the first step with a loss that is no number
+    pending: Tensor | None = None  # whether the losses since the last optimizer step were finite
+    step: int = 0
+    said: set[str] = field(default_factory=set)
+
+
+class Run:
+    """One fit: streams of batches, numbered steps, a journal, and a snapshot to go on from.
+
+    Everything random in a step is a function of the seed, the pool's round, the stage and the step alone. So a fit
+    that was killed and resumed ends, on a CPU, bit by bit where it would have ended.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        *,
+        fabric: Fabric | None = None,
+        seed: int = 0,
+        augment: str = "none",
+        journal: Journal | None = None,
+        watch: Watch | None = None,
+        snapshots: Snapshots | None = None,
+    ) -> None:
+        if fabric is None:
+            from lightning.fabric import Fabric
+
+            fabric = Fabric(accelerator="cpu", devices=1)
+        self.pool = pool
+        self.fabric = fabric
+        self.seed = seed
+        self.augment = augment
+        self.journal = journal
+        self.watch = watch
+        self.snapshots = snapshots
+        self._state = _State()
+        self._saved = None if snapshots is None else _load(fabric, snapshots)
+        if self._saved is not None:
+            self._state.ticks = self._saved["ticks"]
+            self._state.kept = self._saved["kept"]
+        self._resident = _resident(pool.images, fabric.device)
+        self._moment = time.monotonic()
+
+    @property
+    def device(self) -> torch.device:
+        return self.fabric.device
+
+    @property
+    def ticks(self) -> int:
+        """Steps done in all stages together."""
+        return self._state.ticks
+
+    def over(self, pool: Pool) -> Run:
+        """This run over another pool of the same images, a supposition for example."""
+        other = copy(self)
+        other.pool = pool
+        return other
+
+    def setup(self, module: nn.Module, optimizer: Optimizer, player: str | None = None) -> tuple[nn.Module, Optimizer]:
+        """The module and its optimizer, ready for the device and in every snapshot. `player`: their name in errors."""
+        state = self._state
+        number, player = len(state.players), player or f"player {len(state.players)}"
+        wrapped, step = self.fabric.setup(module, optimizer)
+        if self._saved is not None and number < len(self._saved["players"]):
+            module.load_state_dict(self._saved["players"][number]["module"])
+            optimizer.load_state_dict(self._saved["players"][number]["optimizer"])
+        state.players.append((player, module, optimizer))
+        optimizer.register_step_pre_hook(lambda *_: self._sign(player))
+        return wrapped, step
+
+    def stream(self, indices: Tensor, size: int, augment: str | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Endless shuffled batches of the images at `indices`, always `size` of them.
+
+        Gives float32 images in [-1, 1] (size c h w) and int64 labels (size,), -1 where unknown. Every image comes
+        once before any comes again; a batch that reaches the end goes on with the next shuffle, nothing is dropped.
+        `augment`: one of AUGMENTS, by default the run's own.
+        """
+        if not len(indices):
+            raise ValueError("a stream needs images, but there are none; skip the players that would see them")
+        number = len(self._state.streams)
+        saved = self._saved["streams"] if self._saved is not None else []
+        self._state.streams.append(saved[number] if number < len(saved) else 0)
+        return self._batches(number, indices, size, AUGMENTS[augment or self.augment])
+
+    def _batches(
+        self, number: int, indices: Tensor, size: int, augment: Callable[[Tensor, torch.Generator], Tensor]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        use = ("stream", len(self.pool.rounds), number)
+
+        @lru_cache(2)
+        def shuffle(turn: int) -> Tensor:
+            return indices[torch.randperm(len(indices), generator=generator(self.seed, *use, "shuffle", turn))]
+
+        while True:
+            batch = self._state.streams[number]
+            self._state.streams[number] += 1
+            first, last = batch * size, (batch + 1) * size
+            i = torch.cat([shuffle(turn) for turn in range(first // len(indices), -(-last // len(indices)))])
+            i = i[first % len(indices) :][:size]
+            x = augment(self._look_at(i), generator(self.seed, *use, "augment", batch))
+            yield normal(x), self.pool.labels[i].to(self.device)
+
+    def _look_at(self, indices: Tensor) -> Tensor:
+        if self._resident is not None and not len(self.pool.made):
+            return self._resident[indices.to(self.device)]
+        return self.pool.take(indices).to(self.device, non_blocking=True)
+
+    def steps(self, n: int, stage: str = "train", first: int = 0) -> Iterator[int]:
+        """The step numbers first..n-1 of a stage: what a loop loops over.
+
+        Resumed, a run gives no step of the stages it has done, and goes on in the stage it was killed in.
+        """
+        state, number = self._state, self._state.stage
+        state.stage += 1
+        if self._saved is not None and number < self._saved["stage"]:
+            return
+        if self._saved is not None and number == self._saved["stage"]:
+            first = self._saved["step"]
+        for step in range(first, n):
+            reseed(self.device, self.seed, "step", len(self.pool.rounds), stage, step)
+            state.step = step
+            yield step
+            state.ticks += 1
+            if step + 1 == n or (step + 1) % WINDOW == 0:
+                self._read(stage)
+            if self.watch is not None:
+                self.watch(stage, step + 1, n)
+            if self.snapshots is not None and time.monotonic() - self._moment >= self.snapshots.seconds:
+                self._read(stage)
+                self._save(number, step + 1)
+
+    def once(self, name: str, compute: Callable[[], T]) -> T:
+        """`compute()`, tensors or plain values, remembered in the snapshot: for what happens between two stages."""
+        if name not in self._state.kept:
+            self._state.kept[name] = compute()
+        value: T = self._state.kept[name]
+        return value
+
+    def backward(self, loss: Tensor) -> None:
+        """The gradients of a loss; whether it is finite is noted, and read every 100 steps."""
+        self.fabric.backward(loss)
+        finite = loss.detach().isfinite()
+        self._state.pending = finite if self._state.pending is None else self._state.pending & finite
+
+    def log(self, name: str, value: Tensor) -> None:
+        """A number for the journal, as `group/what`. It stays on the device; its mean is written every 100 steps."""
+        if self.journal is not None:
+            self._state.sums[name].append(value.detach().float())
+
+    def say(self, text: str) -> None:
+        """Something the user should know, once a run."""
+        if text not in self._state.said:
+            self._state.said.add(text)
+            logging.getLogger("alzoo").warning(text)
+
+    def _sign(self, player: str) -> None:
+        """The losses since the last optimizer step were this player's."""
+        state = self._state
+        if state.pending is not None:
+            when = torch.where(state.pending, NEVER, state.step)
+            state.broken[player] = torch.minimum(state.broken.get(player, when), when)
+            state.pending = None
+
+    def _read(self, stage: str) -> None:
+        """Wait for the device: stop if a loss is no number, and write the means into the journal."""
+        state = self._state
+        first = {player: int(when) for player, when in state.broken.items()}
+        if first and min(first.values()) < NEVER:
+            player = min(first, key=lambda name: first[name])
+            raise Diverged(player, stage, first[player])
+        state.broken.clear()
+        for name, values in state.sums.items():
+            if self.journal is not None:
+                self.journal(name, torch.stack(values).mean().item(), state.ticks)
+        state.sums.clear()
+
+    def _save(self, stage: int, step: int) -> None:
+        assert self.snapshots is not None
+        state = self._state
+        path = self.snapshots.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_name(f"{path.name}.{os.getpid()}")
+        self.fabric.save(
+            fresh,
+            {
+                "owner": self.snapshots.owner,
+                "stage": stage,
+                "step": step,
+                "ticks": state.ticks,
+                "streams": list(state.streams),
+                "kept": dict(state.kept),
+                "players": [{"module": m.state_dict(), "optimizer": o.state_dict()} for _, m, o in state.players],
+            },
+        )
+        os.replace(fresh, path)
+        self._moment = time.monotonic()
+
+
+def _load(fabric: Fabric, snapshots: Snapshots) -> dict[str, Any] | None:
+    """The snapshot to go on from, if there is one."""
+    if not snapshots.path.exists():
+        return None
+    saved = fabric.load(snapshots.path, weights_only=True)
+    if saved["owner"] != snapshots.owner:
+        raise ValueError(
+            f"{snapshots.path} is the snapshot of another fit (settings, seed or pool). Remove it, or use another path"
+        )
+    return saved
+
+
+def _resident(images: Tensor, device: torch.device) -> Tensor | None:
+    """All images on the device, where they take less than half of its free memory."""
+    if images.device == device or device.type != "cuda":
+        return images if images.device == device else None
+    free, _ = torch.cuda.mem_get_info(device)
+    return images.to(device) if images.numel() < free // 2 else None

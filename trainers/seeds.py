@@ -1,0 +1,32 @@
+"""Random numbers by purpose: every use has a seed of its own, so no use disturbs another."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import blake2b
+
+import torch
+
+
+def key(seed: int, *use: str | int) -> int:
+    """A number in [0, 2^63) that depends on the seed and on what it is for, and on nothing else."""
+    return int.from_bytes(blake2b(repr((seed, *use)).encode(), digest_size=8).digest(), "big") >> 1
+
+
+def generator(seed: int, *use: str | int) -> torch.Generator:
+    """A generator on the CPU, for one use."""
+    return torch.Generator().manual_seed(key(seed, *use))
+
+
+def reseed(device: torch.device, seed: int, *use: str | int) -> None:
+    """Start torch's global random numbers anew, on the CPU and on `device`. (torch.manual_seed takes 0.1 ms.)"""
+    torch.default_generator.manual_seed(key(seed, *use))
+    if device.type == "cuda":
+        torch.cuda.default_generators[device.index or 0].manual_seed(key(seed, *use))
+
+
+@contextmanager
+def seeded(seed: int, *use: str | int) -> Iterator[None]:
+    """torch's global random numbers from a seed for one use inside; the caller's own, untouched, outside."""
+    with torch.random.fork_rng():
+        torch.manual_seed(key(seed, *use))
+        yield

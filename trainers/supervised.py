@@ -1,0 +1,98 @@
+"""Plain training on the labeled images: the loop under every query-only strategy."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import nn
+from torch.optim import SGD, Adam, Optimizer
+
+from trainers.pool import Pool
+from trainers.run import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Defaults: ours, for small networks in seconds."""
+
+    steps: int = 400  # of the task network
+    batch: int = 32
+    optimizer: Literal["sgd", "adam"] = "sgd"  # sgd with momentum 0.9
+    lr: float = 0.1
+    schedule: Literal["one-cycle", "quarters", "constant"] = "one-cycle"
+    nesterov: bool = True
+    weight_decay: float = 5e-4
+
+    def __post_init__(self) -> None:
+        require(self, at_least={"steps": 0, "batch": 1, "weight_decay": 0}, above={"lr": 0})
+        require(self, choices={"optimizer": ("sgd", "adam"), "schedule": tuple(SCHEDULES)})
+
+
+def train(run: Run, pool: Pool, plan: Plan, *, trunk: nn.Module, head: nn.Module) -> None:
+    """Minimise the cross-entropy of the labels.
+
+    trunk: images (b c h w) -> features (b d). head: features (b d) -> logits (b k).
+    """
+    task, task_step = run.setup(nn.Sequential(trunk, head), optimizer(plan, trunk, head), "task")
+    labeled = run.stream(pool.labeled, plan.batch)
+    for step, (x, y) in zip(run.steps(plan.steps, "task"), labeled, strict=False):
+        rate(task_step, plan.lr * SCHEDULES[plan.schedule](step, plan.steps))
+        logits = task(x)
+        loss = F.cross_entropy(logits, y)
+        task_step.zero_grad()
+        run.backward(loss)
+        task_step.step()
+        run.log("task/loss", loss)
+        run.log("task/accuracy", (logits.argmax(1) == y).float().mean())
+
+
+def optimizer(plan: Plan, *modules: nn.Module) -> Optimizer:
+    """The plan's optimizer for the parameters that are not frozen."""
+    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+    if plan.optimizer == "adam":
+        return Adam(parameters, plan.lr, weight_decay=plan.weight_decay, fused=True)
+    return SGD(parameters, plan.lr, 0.9, weight_decay=plan.weight_decay, nesterov=plan.nesterov, fused=True)
+
+
+def rate(step: Optimizer, lr: float) -> None:
+    """Give the optimizer a learning rate."""
+    for group in step.param_groups:
+        group["lr"] = lr
+
+
+def one_cycle(step: int, steps: int) -> float:
+    """The share of lr at a step: up to 1 in the first fifth, then down to 0 along a cosine."""
+    done = step / steps
+    return done / 0.2 if done < 0.2 else 0.5 * (1 + math.cos(math.pi * (done - 0.2) / 0.8))
+
+
+def quarters(step: int, steps: int) -> float:
+    """Divided by ten at every multiple of a quarter of the steps, rounded down, as the released VAAL does."""
+    return 0.1 ** (step // max(1, steps // 4))
+
+
+def constant(step: int, steps: int) -> float:  # noqa: ARG001
+    return 1.0
+
+
+SCHEDULES = {"one-cycle": one_cycle, "quarters": quarters, "constant": constant}
+
+
+def require(
+    plan: object,
+    *,
+    at_least: dict[str, float] | None = None,
+    above: dict[str, float] | None = None,
+    choices: dict[str, tuple[str, ...]] | None = None,
+) -> None:
+    """Refuse a plan whose numbers make no sense. Raises ValueError that names the field and the range."""
+    for name, least in (at_least or {}).items():
+        if not getattr(plan, name) >= least:
+            raise ValueError(f"{name}={getattr(plan, name)!r} must be at least {least}")
+    for name, least in (above or {}).items():
+        if not getattr(plan, name) > least:
+            raise ValueError(f"{name}={getattr(plan, name)!r} must be above {least}")
+    for name, values in (choices or {}).items():
+        if getattr(plan, name) not in values:
+            raise ValueError(f"{name}={getattr(plan, name)!r} must be one of {', '.join(values)}")

@@ -1,0 +1,325 @@
+"""Data sets by name and by folder: a pool with some labels revealed, and the images it is tested on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from http.client import HTTPException
+from os import PathLike
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainers import folder
+from trainers.cache import cache_dir
+from trainers.pool import Pool
+from trainers.seeds import generator
+from zoo.naming import pick
+
+Size = int | tuple[int, int] | None
+FOLDER = "folder:"
+
+
+class Test(NamedTuple):
+    """What a learner is measured on: images uint8 (n c h w), targets int64 (n,) in the pool's classes."""
+
+    images: Tensor
+    targets: Tensor
+
+
+@dataclass(frozen=True)
+class Source:
+    """One line of `alzoo list data`.
+
+    images: how many, (pool, test); shape: (c h w) of one by default; classes: how many. None: as the folder has it.
+    where: what has to be there, or is fetched.
+    """
+
+    name: str
+    what: str
+    images: tuple[int, int] | None
+    shape: tuple[int, int, int] | None
+    classes: int | None
+    where: str
+
+
+class Labeled(NamedTuple):
+    """Everything a data set has, all labels known: both halves, and what the classes are called."""
+
+    images: Tensor
+    targets: Tensor
+    test: Test
+    names: tuple[str, ...]
+
+
+def data(
+    name: str,
+    *,
+    initial: int,
+    seed: int,
+    balanced: bool = False,
+    root: str | PathLike[str] | None = None,
+    size: Size = None,
+    test_share: float | None = None,
+) -> tuple[Pool, Test]:
+    """A pool with `initial` labels revealed (its round 0), and the test images.
+
+    name: one of `names()`, or `folder:PATH`, where PATH holds `train/<class>/*` and `test/<class>/*`, or, with
+        `test_share`, `<class>/*`.
+    initial: how many labels, 0 for none. Which ones depends on the seed and the data only.
+    balanced: as many of each class as possible; what is left over goes to classes at random.
+    root: where downloaded data sets lie or are put; by default in the cache. The others need none.
+    size: pixels, (height, width) or one number for both; by default as the data are (digits: 16). Sets by name are
+        square, and scaled; images from a folder are cut to fit, see `trainers.folder.decode`.
+    test_share: for `folder:PATH` without train and test: the share of each class, in (0, 1), that is the test. Which
+        images that are does not depend on the seed.
+    A folder's classes are the sorted names of the class folders (of train); if one half is grey and the other in
+    colour, both are given three channels. Its images are mapped from the cache, not loaded.
+    Raises UnknownName; ValueError for an `initial` that the pool (or, if balanced, a class) cannot give or that is
+    fewer than the balanced classes, and for folders that are not as above; FileNotFoundError for a missing path;
+    ConnectionError for a data set that is not there and cannot be downloaded.
+    """
+    if name.startswith(FOLDER):
+        known = _of_folder(name.removeprefix(FOLDER), size, test_share)
+    else:
+        if test_share is not None:
+            raise ValueError(f"{name} has test images of its own; test_share (--test-share) is for folder:PATH only")
+        load = pick(_BY_NAME, name, "data set")
+        known = load(cache_dir() / "data" if root is None else Path(root).expanduser())
+        known = _resized(known, name, _SIDE.get(name, known.images.shape[2]) if size is None else size)
+    pool = Pool.of(known.images, known.targets, len(known.names), known.names)
+    return pool.reveal(_initial(known.targets, known.names, initial, seed, balanced)), known.test
+
+
+def names() -> list[str]:
+    """What `data` knows by name; `folder:PATH` goes beside."""
+    return list(_BY_NAME)
+
+
+def describe() -> list[Source]:
+    """What there is, one line each, `folder:PATH` last."""
+    return list(_SOURCES)
+
+
+def _initial(targets: Tensor, names: Sequence[str], initial: int, seed: int, balanced: bool) -> Tensor:
+    """Indices of the initial set: int64 (initial,), ascending."""
+    if not 0 <= initial <= len(targets):
+        raise ValueError(
+            f"initial={initial} of a pool of {len(targets)} images is not possible; give 0..{len(targets)}"
+        )
+    chance = generator(seed, "initial")
+    shuffled = torch.randperm(len(targets), generator=chance)
+    if not balanced or not initial:
+        return shuffled[:initial].sort().values
+    each, left_over = divmod(initial, len(names))
+    if not each:
+        raise ValueError(f"initial={initial} cannot be balanced over {len(names)} classes; give {len(names)} or more")
+    counts = targets.bincount(minlength=len(names))
+    rich = (counts > each).nonzero().squeeze(1)
+    if (poor := (counts < each).nonzero().squeeze(1)).numel() or len(rich) < left_over:
+        least = int(poor[0] if len(poor) else counts.argmin())
+        raise ValueError(
+            f"initial={initial} cannot be balanced: class {names[least]!r} has only {int(counts[least])} images; "
+            "give fewer, or balanced=False"
+        )
+    more = rich[torch.randperm(len(rich), generator=chance)[:left_over]]
+    quota = torch.full_like(counts, each).index_add(0, more, torch.ones_like(more))
+    chosen = [shuffled[targets[shuffled] == k][: int(n)] for k, n in enumerate(quota)]
+    return torch.cat(chosen).sort().values
+
+
+def _split(targets: Tensor, names: Sequence[str], share: float) -> tuple[Tensor, Tensor]:
+    """A share of each class for the test, always the same: indices of the rest (n,) and of the test (m,), ascending."""
+    chance, test = generator(0, "test split"), torch.zeros(len(targets), dtype=torch.bool)
+    for k, name in enumerate(names):
+        mine = (targets == k).nonzero().squeeze(1)
+        if len(mine) < 2:
+            raise ValueError(f"class {name!r} has {len(mine)} images; a pool and a test need two or more")
+        n = min(max(round(share * len(mine)), 1), len(mine) - 1)
+        test[mine[torch.randperm(len(mine), generator=chance)[:n]]] = True
+    return (~test).nonzero().squeeze(1), test.nonzero().squeeze(1)
+
+
+def _resized(known: Labeled, name: str, size: int | tuple[int, int]) -> Labeled:
+    """Square images, scaled to another square."""
+    h, w = folder.height_width(size)
+    if h != w:
+        raise ValueError(f"the images of {name} are square, size {size} is not; give one number")
+    test = Test(_scaled(known.test.images, h), known.test.targets)
+    return known._replace(images=_scaled(known.images, h), test=test)
+
+
+def _scaled(images: Tensor, size: int) -> Tensor:
+    """Square images in another size, bilinear: uint8 (n c size size)."""
+    if images.shape[2] == size:
+        return images
+    out = torch.empty((*images.shape[:2], size, size), dtype=torch.uint8)
+    for at in range(0, len(images), 4096):
+        block = images[at : at + 4096].float()
+        shrinks = size < images.shape[2]
+        smooth = torch.nn.functional.interpolate(block, size=size, mode="bilinear", antialias=shrinks)
+        out[at : at + 4096] = smooth.round().clamp(0, 255)
+    return out
+
+
+def _of_folder(where: str, size: Size, test_share: float | None) -> Labeled:
+    """`train` and `test` below a folder, or its classes, split."""
+    if not where:
+        raise ValueError("folder: needs a path, for example folder:photos")
+    path = folder.checked(where)
+    halves = [half for half in ("train", "test") if (path / half).is_dir()]
+    if len(halves) == 1:
+        other = "test" if halves == ["train"] else "train"
+        raise ValueError(
+            f"{path} has {halves[0]} but no {other}; add {other}/<class>/*, or split one folder of classes: "
+            f"folder:{path / halves[0]} with test_share=0.2 (--test-share 0.2)"
+        )
+    if halves:
+        if test_share is not None:
+            raise ValueError(f"{path} has a test folder of its own; leave out test_share (--test-share)")
+        names = _classes(path / "train")
+        if strange := sorted(set(_classes(path / "test")) - set(names)):
+            raise ValueError(
+                f"class {strange[0]!r} is in {path / 'test'} but not in {path / 'train'}; add it or drop it"
+            )
+        train = folder.decode(path / "train", size)
+        test = folder.decode(path / "test", size)
+        if train.images.shape[2:] != test.images.shape[2:]:
+            (h, w), (hh, ww) = train.images.shape[2:], test.images.shape[2:]
+            raise ValueError(
+                f"the images of {path / 'train'} are {h}x{w}, those of test {hh}x{ww} (height x width); "
+                f"give one size for both, size={min(h, w)} (--size {min(h, w)})"
+            )
+    else:
+        names = _classes(path)
+        if test_share is None:
+            raise ValueError(
+                f"{path} has no train and test folders; say which share of its images is the test, "
+                "test_share=0.2 (--test-share 0.2)"
+            )
+        if not 0 < test_share < 1:
+            raise ValueError(f"test_share={test_share} is not between 0 and 1; give 0.2 for every fifth image")
+        files = [Path(file.path) for file in folder.list_images(path)]
+        rest, tested = _split(_targets([f.as_posix() for f in files], names), names, test_share)
+        train = folder.decode(path, size, [files[i] for i in rest.tolist()])
+        test = folder.decode(path, size, [files[i] for i in tested.tolist()])
+    targets = _targets(train.paths, names)
+    if (empty := targets.bincount(minlength=len(names)) == 0).any():
+        raise ValueError(
+            f"class {names[int(empty.nonzero()[0])]!r} of {path} has no readable image; add some or drop it"
+        )
+    channels = max(train.images.shape[1], test.images.shape[1])
+    return Labeled(
+        images=train.images.expand(-1, channels, -1, -1),
+        targets=targets,
+        test=Test(test.images.expand(-1, channels, -1, -1), _targets(test.paths, names)),
+        names=names,
+    )
+
+
+def _classes(path: Path) -> tuple[str, ...]:
+    """The sorted names of the class folders."""
+    entries = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
+    names = tuple(sorted(entry.name for entry in entries if entry.is_dir()))
+    loose = sorted(e.name for e in entries if e.is_file() and e.name.lower().endswith(folder.SUFFIXES))
+    if not names and not loose:
+        raise ValueError(f"no images in {path}: it has no class folders; it needs <class>/* for two classes or more")
+    if loose:
+        raise ValueError(f"{loose[0]} lies in {path} itself, in no class; move such images into folders <class>/")
+    if len(names) < 2:
+        raise ValueError(f"{path} has one class only, {names[0]!r}; two or more folders <class>/ are needed")
+    return names
+
+
+def _targets(paths: Sequence[str], names: Sequence[str]) -> Tensor:
+    """The class of each path, which begins with its name: int64 (n,)."""
+    number = {name: k for k, name in enumerate(names)}
+    return torch.tensor([number[path.split("/", 1)[0]] for path in paths], dtype=torch.int64)
+
+
+def _digits(_: Path) -> Labeled:
+    """scikit-learn's digits, 8x8, from 0..16 to 0..255; a fifth of each digit is the test."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images = torch.from_numpy(np.rint(bunch.images * (255 / 16)).astype(np.uint8)).unsqueeze(1)
+    targets = torch.from_numpy(bunch.target).to(torch.int64)
+    rest, tested = _split(targets, _TEN, 0.2)
+    return Labeled(images[rest], targets[rest], Test(images[tested], targets[tested]), _TEN)
+
+
+def _fetched(kind: str, there: str, names: tuple[str, ...] | None = None) -> Callable[[Path], Labeled]:
+    """A loader for torchvision's data set `kind`, downloaded if it is not below the root. there: where it should be."""
+
+    def half(root: Path, train: bool) -> Any:
+        from torchvision import datasets
+
+        which = {"split": "train" if train else "test"} if kind == "SVHN" else {"train": train}
+        try:
+            return getattr(datasets, kind)(root, **which)
+        except RuntimeError:  # it is not there
+            pass
+        try:
+            return getattr(datasets, kind)(root, **which, download=True)
+        except (RuntimeError, OSError, HTTPException) as error:
+            reason = next(iter(str(error).strip().splitlines()[-1:]), type(error).__name__)
+            raise ConnectionError(
+                f"{kind} is not at {root} and cannot be downloaded ({reason}). Put {there} into that folder, "
+                "or name the one that has it, root=... (--root)"
+            ) from error
+
+    def load(root: Path) -> Labeled:
+        train, test = half(root, True), half(root, False)
+        (images, targets), tested = _tensors(train), _tensors(test)
+        return Labeled(images, targets, Test(*tested), names or tuple(train.classes))
+
+    return load
+
+
+def _tensors(dataset: Any) -> tuple[Tensor, Tensor]:
+    """What torchvision holds in arrays of many forms: uint8 (n c h w) and int64 (n,)."""
+    images = torch.as_tensor(dataset.data)
+    if images.ndim == 3:
+        images = images.unsqueeze(1)
+    elif images.shape[3] == 3:
+        images = images.permute(0, 3, 1, 2)
+    targets = dataset.labels if hasattr(dataset, "labels") else dataset.targets
+    return images.contiguous(), torch.as_tensor(targets, dtype=torch.int64)
+
+
+_TEN = tuple("0123456789")
+_MNIST = "MNIST/raw/{train,t10k}-{images-idx3,labels-idx1}-ubyte"
+_CIFAR10 = "cifar-10-batches-py/"
+_CIFAR100 = "cifar-100-python/"
+_SVHN = "train_32x32.mat and test_32x32.mat"
+
+_SOURCES = (
+    Source("digits", "handwritten digits", (1438, 359), (1, 16, 16), 10, "part of scikit-learn"),
+    Source("mnist", "handwritten digits", (60_000, 10_000), (1, 28, 28), 10, f"--root, or download: {_MNIST}"),
+    Source("fashion_mnist", "clothes", (60_000, 10_000), (1, 28, 28), 10, f"--root, or download: Fashion{_MNIST}"),
+    Source("cifar10", "animals and vehicles", (50_000, 10_000), (3, 32, 32), 10, f"--root, or download: {_CIFAR10}"),
+    Source("cifar100", "things of many kinds", (50_000, 10_000), (3, 32, 32), 100, f"--root, or download: {_CIFAR100}"),
+    Source("svhn", "house numbers", (73_257, 26_032), (3, 32, 32), 10, f"--root, or download: {_SVHN}"),
+    Source(
+        "folder:PATH",
+        "image files of your own",
+        None,
+        None,
+        None,
+        "PATH/train/<class>/* and PATH/test/<class>/*, or PATH/<class>/* with --test-share",
+    ),
+)
+
+_SIDE = {"digits": 16}  # pixels, where the default is not what the data have
+
+_BY_NAME: dict[str, Callable[[Path], Labeled]] = {
+    "digits": _digits,
+    "mnist": _fetched("MNIST", _MNIST, _TEN),
+    "fashion_mnist": _fetched("FashionMNIST", f"Fashion{_MNIST}"),
+    "cifar10": _fetched("CIFAR10", _CIFAR10),
+    "cifar100": _fetched("CIFAR100", _CIFAR100),
+    "svhn": _fetched("SVHN", _SVHN, _TEN),
+}

@@ -1,0 +1,48 @@
+"""An entry: the networks of a method, the loop that trains them, and the query that asks."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from torch import Tensor, nn
+
+from zoo.query import Query
+from zoo.scan import Scan
+
+Parts = nn.ModuleDict
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One set of settings: the loop's Plan, the networks' options, and the augmentation."""
+
+    loop: Any  # a frozen dataclass with at least `steps` and `batch`
+    nets: Mapping[str, Any] = field(default_factory=dict)
+    augment: str = "none"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A method.
+
+    build: (shape, classes, **nets) -> {part: Module}, always with `trunk` (b c h w -> b d) and `head` (b d -> b k),
+        and these two first, so that they start alike in every entry.
+    plans: settings by name. "ours" is the default; "paper" and "released" follow the paper and its authors' code.
+    train: (run, pool, plan, **parts) -> None, the loop.
+    query: what it asks.
+    diagnose: (scan, held_out uint8 (n c h w)) -> numbers that tell whether its game works.
+    sample: (parts, n, labels, generator) -> made images in [-1, 1] (n c h w).
+    rebuild: (parts, x in [-1, 1] (b c h w)) -> the same images as the parts see them (b c h w).
+    """
+
+    name: str
+    paper: str
+    build: Callable[..., dict[str, nn.Module]]
+    plans: Mapping[str, Preset]
+    train: Callable[..., None]
+    query: Query
+    diagnose: Callable[[Scan, Tensor], dict[str, float]] | None = None
+    sample: Callable[..., Tensor] | None = None
+    rebuild: Callable[[Parts, Tensor], Tensor] | None = None
+    missing: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))  # plan -> why there is none

@@ -1,0 +1,298 @@
+"""The learner: the one class behind every entry."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from trainers.pool import Pool, nobody, uint8
+from trainers.run import Journal, Run, Snapshots, Watch
+from trainers.seeds import key, seeded
+from zoo.entry import Entry
+from zoo.journal import journaling, watching
+from zoo.nets.common import Shape
+from zoo.nets.trunk import freeze
+from zoo.query import Query
+from zoo.scan import Scan, evaluating
+from zoo.selection import Selection
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
+FORMAT = 1  # of the card in a saved file
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class Learner:
+    """Fit to a pool, then select what to ask. Made by `zoo.create`.
+
+    `fit` starts anew each time: the result is a function of the settings, the seed, the start weights and the pool
+    (images, labels, rounds), and of nothing else. `select` changes nothing.
+    """
+
+    name: str
+    entry: Entry
+    query: Query
+    plan: str  # the preset's name
+    loop: Any  # the loop's Plan
+    nets: dict[str, Any]  # options of the networks
+    augment: str
+    query_settings: dict[str, Any]
+    seed: int
+    device: str
+    precision: str
+    freeze: tuple[str, ...] = ()
+    start: dict[str, Tensor] | None = None  # weights to start from, by part; never written
+    parts: nn.ModuleDict | None = None  # the networks, once fitted
+    fitted: tuple[Shape, int] | None = None  # what they were fitted to: (c h w), classes
+    ticks: int = 0  # steps of the last fit, those of all stages together
+
+    def fit(
+        self,
+        pool: Pool,
+        *,
+        journal: str | os.PathLike[str] | Journal | None = None,
+        progress: bool | Watch = True,
+        snapshot: str | os.PathLike[str] | None = None,
+        snapshot_seconds: float = 30.0,
+    ) -> Learner:
+        """Train on the pool, and return this learner.
+
+        journal: a folder for TensorBoard, or a function (name, value, step). progress: a bar on a terminal, or a
+        function (stage, step, steps). snapshot: a file to keep the fit in while it goes on; the same call finds it
+        there and goes on, and removes it in the end.
+        Raises ValueError without a label, trainers.run.Diverged when a loss is no number any more.
+        """
+        if not len(pool.labeled):
+            raise ValueError(f"{self.name} cannot fit: the pool has no labeled image. Reveal some first")
+        path = None if snapshot is None else Path(snapshot)
+        with (
+            seeded(self.seed, "build", len(pool.rounds)),
+            watching(progress) as watch,
+            journaling(journal) as write,
+        ):
+            parts = self.build(pool.shape, pool.classes)
+            run = Run(
+                pool,
+                fabric=fabric(self.device, self.precision),
+                seed=self.seed,
+                augment=self.augment,
+                journal=write,
+                watch=watch,
+                snapshots=None if path is None else Snapshots(path, self._owner(pool), snapshot_seconds),
+            )
+            parts.to(run.device)
+            self.entry.train(run, pool, self.loop, **parts)
+        self.parts, self.fitted, self.ticks = parts, (pool.shape, pool.classes), run.ticks
+        if path is not None:
+            path.unlink(missing_ok=True)
+        return self
+
+    def select(self, pool: Pool, n: int) -> Selection:
+        """The n unlabeled images this learner asks for, the first to be asked first.
+
+        Raises RuntimeError if it is not fitted, ValueError if n is not in 1..u, if the pool has another shape or
+        other classes than the one it was fitted to, and on a supposition.
+        """
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise ValueError(f"asked for {n!r} images; ask for at least 1, as an integer")
+        if n > (u := len(pool.unlabeled)):
+            raise ValueError(f"asked for {n} images, but only {u} are unlabeled")
+        answer = self.query.ask(self.scan(pool), n, **self.query_settings)
+        positions = answer.positions.cpu()
+        if len(positions.unique()) != n:
+            raise RuntimeError(f"{self.query.name} gave {len(positions.unique())} distinct images of {n}: it is broken")
+        return Selection(
+            indices=pool.unlabeled[positions],
+            scores=answer.scores.float().cpu(),
+            detail={name: value.cpu() for name, value in answer.detail.items()},
+        )
+
+    def scan(self, pool: Pool) -> Scan:
+        """What this learner sees in the pool: for queries, and for one's own questions. Raises as `select` does."""
+        if pool.supposed.any():
+            raise ValueError("this pool is a supposition: select from the real pool it was made from")
+        parts = self.parts
+        if parts is None and self.query.cold and not len(pool.labeled):
+            parts = nn.ModuleDict({"nothing": nn.Linear(1, 1)})
+        elif parts is None:
+            raise RuntimeError(f"{self.name} is not fitted. Call fit(pool) first, or create it with pretrained=...")
+        elif self.fitted != (pool.shape, pool.classes):
+            raise ValueError(
+                f"{self.name} was fitted to {self.fitted}, not {(pool.shape, pool.classes)}. Call fit(pool) first"
+            )
+        return Scan(pool, parts, seed=self.seed, precision=self.precision)
+
+    def predict(self, images: Tensor) -> Tensor:
+        """Class probabilities float32 (n k), on the CPU, of uint8 images (n c h w) of any number, on any device."""
+        scan = self._over(images)
+        return scan.probs.cpu()
+
+    def diagnose(self, pool: Pool, held_out: Tensor) -> dict[str, float]:
+        """Numbers that tell whether this method's game works; held_out: uint8 (n c h w). Empty without a game."""
+        if self.entry.diagnose is None or not len(pool.unlabeled):
+            return {}
+        with seeded(self.seed, "diagnose", len(pool.rounds)):
+            return self.entry.diagnose(self.scan(pool), held_out)
+
+    def sample(self, n: int, labels: Tensor | None = None, seed: int = 0) -> Tensor:
+        """n made images: uint8 (n c h w) on the CPU. labels: int64 (n,), for parts that make images of a class."""
+        parts, make = self._fitted(), self.entry.sample
+        if make is None:
+            raise TypeError(f"{self.name} makes no images: none of its parts is a generator or a decoder")
+        with evaluating(parts), torch.no_grad():
+            return uint8(make(parts, n, labels, Generator().manual_seed(key(seed, "sample")))).cpu()
+
+    def rebuild(self, images: Tensor) -> Tensor:
+        """Images uint8 (n c h w) as this learner's autoencoder rebuilds them: uint8 (n c h w) on the CPU."""
+        parts, again = self._fitted(), self.entry.rebuild
+        if again is None:
+            raise TypeError(f"{self.name} rebuilds no images: none of its parts is an autoencoder")
+        return uint8(self._over(images).each(lambda x: again(parts, x))).cpu()
+
+    def warm(self) -> Learner:
+        """A new learner, not fitted, that will start from what this one has learned."""
+        start = {name: value.detach().clone() for name, value in self._fitted().state_dict().items()}
+        return replace(self, start=start, parts=None, fitted=None, ticks=0)
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """Write the networks and a card of all settings into one safetensors file; `zoo.load` reads it.
+
+        Raises FileExistsError if there is one and `overwrite` is not set.
+        """
+        from safetensors.torch import save_file
+
+        parts, path = self._fitted(), Path(path)
+        if path.exists() and not overwrite:
+            raise FileExistsError(f"{path} exists. Choose another name, or save with overwrite=True")
+        weights = {name: value.detach().cpu().contiguous() for name, value in parts.state_dict().items()}
+        fresh = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            save_file(weights, fresh, metadata={"alzoo": json.dumps(self.card())})
+            os.replace(fresh, path)
+        finally:
+            fresh.unlink(missing_ok=True)
+        return path
+
+    def filled(self, card: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Learner:
+        """This learner with the networks of a file, as `save` wrote it: fitted."""
+        (c, h, w), classes = card["shape"], card["classes"]
+        self.parts = self.build((c, h, w), classes)
+        load(self.parts, weights)
+        self.parts.to(self.device)
+        self.fitted = ((c, h, w), classes)
+        return self
+
+    def card(self) -> dict[str, Any]:
+        """Everything needed to create this learner again, as plain values."""
+        from zoo import __version__
+
+        shape, classes = self.fitted or (None, None)
+        return {
+            "format": FORMAT,
+            "alzoo": __version__,
+            "name": self.name,
+            "shape": shape,
+            "classes": classes,
+            "plan": self.plan,
+            "settings": {**asdict(self.loop), **self.nets},
+            "augment": self.augment,
+            "query": self.query.name,
+            "query_settings": self.query_settings,
+            "seed": self.seed,
+            "freeze": list(self.freeze),
+            "precision": self.precision,
+        }
+
+    def __repr__(self) -> str:
+        shown = {
+            **({} if self.query.name == self.name else {"query": self.query.name}),
+            "plan": self.plan,
+            **asdict(self.loop),
+            **self.nets,
+            "augment": self.augment,
+            **({"query_settings": self.query_settings} if self.query_settings else {}),
+            **({"freeze": self.freeze} if self.freeze else {}),
+            "seed": self.seed,
+            "device": self.device,
+            "precision": self.precision,
+        }
+        state = "fitted" if self.parts is not None else "not fitted"
+        return f"Learner({self.name!r}, {', '.join(f'{k}={v!r}' for k, v in shown.items())}: {state})"
+
+    def build(self, shape: Shape, classes: int) -> nn.ModuleDict:
+        """Fresh networks for images (c h w), from the start weights where there are any: what `fit` trains.
+
+        Raises ValueError for a query or a freeze that needs other parts, and for start weights that do not fit.
+        """
+        parts = nn.ModuleDict(self.entry.build(shape, classes, **self.nets))
+        if lacking := [need for need in self.query.needs if need not in parts]:
+            raise ValueError(
+                f"the query {self.query.name!r} needs {', '.join(lacking)}, which {self.entry.name} has not; "
+                f"it has {', '.join(parts)}"
+            )
+        if strange := [name for name in self.freeze if name not in parts]:
+            raise ValueError(f"there is no part {strange[0]!r} to freeze; {self.entry.name} has {', '.join(parts)}")
+        if self.start is not None:
+            load(parts, self.start, head=False)
+        for name in self.freeze:
+            freeze(parts[name])
+        return parts
+
+    def _fitted(self) -> nn.ModuleDict:
+        if self.parts is None:
+            raise RuntimeError(f"{self.name} is not fitted. Call fit(pool) first, or create it with pretrained=...")
+        return self.parts
+
+    def _over(self, images: Tensor) -> Scan:
+        """A scan of images that are in no pool."""
+        parts = self._fitted()
+        assert self.fitted is not None
+        shape, classes = self.fitted
+        if images.dtype != torch.uint8:
+            raise TypeError(
+                f"images are uint8 (n c h w) in 0..255, not {images.dtype}; floats in [0, 1]: (x * 255).to(torch.uint8)"
+            )
+        if images.ndim != 4 or tuple(images.shape[1:]) != shape:
+            raise ValueError(
+                f"images are (n, {', '.join(map(str, shape))}) for this learner, not {tuple(images.shape)}"
+            )
+        return Scan(Pool.hidden(images, classes, nobody), parts, seed=self.seed, precision=self.precision)
+
+    def _owner(self, pool: Pool) -> str:
+        """A name for this very fit: settings, seed, start and pool."""
+        card = {**self.card(), "shape": pool.shape, "classes": pool.classes, "start": self.start is not None}
+        known = [pool.labels.tolist(), [r.tolist() for r in pool.rounds], len(pool)]
+        return str(key(self.seed, json.dumps(card, default=str), json.dumps(known)))
+
+
+def load(parts: nn.ModuleDict, weights: Mapping[str, Tensor], *, head: bool = True) -> None:
+    """Put weights into parts, in place; with head=False a head of another number of classes stays fresh.
+
+    Raises ValueError for weights that are missing, unknown or of another shape.
+    """
+    own = parts.state_dict()
+    if not head and any(own[k].shape != weights[k].shape for k in own.keys() & weights.keys() if k.startswith("head.")):
+        weights = {k: v for k, v in weights.items() if not k.startswith("head.")}
+        own = {k: v for k, v in own.items() if not k.startswith("head.")}
+    if odd := sorted(own.keys() ^ weights.keys()):
+        raise ValueError(f"these weights are of other networks: {odd[0]!r} is in one and not in the other")
+    for name, value in own.items():
+        if value.shape != weights[name].shape:
+            raise ValueError(f"{name!r} is {tuple(weights[name].shape)} in these weights, not {tuple(value.shape)}")
+    parts.load_state_dict(dict(weights), strict=head)
+
+
+def fabric(device: str, precision: str) -> Fabric:
+    """Lightning's hand on one device."""
+    from lightning.fabric import Fabric
+
+    kind, _, number = device.partition(":")
+    return Fabric(accelerator=kind, devices=[int(number or 0)] if kind == "cuda" else 1, precision=precision)  # type: ignore[arg-type]

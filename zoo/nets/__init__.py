@@ -1,0 +1,1 @@
+"""The networks that the entries are built of."""

@@ -1,0 +1,29 @@
+"""What every network shares: the name of a shape, two refusals, and full precision where it matters."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+import torch
+from torch import Tensor
+
+Shape = tuple[int, int, int]  # c h w
+
+
+def roomy(shape: Shape, least: int, who: str, why: str) -> None:
+    """Refuse images (c h w) with a side below `least` pixels, and say why."""
+    c, h, w = shape
+    if c < 1:
+        raise ValueError(f"{who} needs images (c h w) with at least one channel, not {shape}.")
+    if min(h, w) < least:
+        raise ValueError(f"{who} cannot take {h}x{w} images: {why}. Enlarge them to {least}x{least} or more.")
+
+
+def unknown(kind: str, name: str, choices: Iterable[str], remedy: str) -> ValueError:
+    """The error for a name that is none of the choices, with the nearest one if any is near."""
+    near = get_close_matches(name, list(choices), 1)
+    return ValueError(f"Unknown {kind} {name!r}." + (f" Did you mean {near[0]!r}?" if near else "") + f" {remedy}.")
+
+
+def fp32(x: Tensor) -> torch.autocast:
+    """A context without autocast on x's device: logits, critics, KL and losses are too fine for bf16."""
+    return torch.autocast(x.device.type, enabled=False)

@@ -1,0 +1,96 @@
+"""Task networks: a trunk that turns images into features, and a head that turns features into logits.
+
+"small" is ours, "resnet18" and "vgg16_bn" are the published ones for small images, and "timm/NAME" is any of timm's.
+"""
+
+from functools import partial
+
+from torch import Tensor, nn
+
+from zoo.nets import foreign, resnet, small, vgg
+from zoo.nets.common import Shape, fp32, roomy, unknown
+
+__all__ = ["Head", "Shape", "Trunk", "freeze", "task", "trunk"]
+
+
+def trunk(name: str, shape: Shape, width: int = 32) -> "Trunk":
+    """The trunk of that name for images of `shape` (c h w): (b c h w) in [-1, 1] to features (b d).
+
+    small          ours, best at 8 to 32 pixels; `width` scales it, and it alone
+    resnet18       the CIFAR form, d = 512
+    vgg16_bn       the ImageNet layout with both hidden layers of its head, d = 4096; 32 pixels or more
+    timm/NAME      any model of timm's, with random weights
+    timm/NAME.TAG  the same with timm's weights of that tag, downloaded at first use
+    """
+    roomy(shape, 8, f"trunk {name!r}", "below 8 pixels no map is left to pool")
+    if name == "small":
+        return Trunk(small.small(shape[0], width), 4 * width, tuple(f"stage{i}" for i in range(1, 4)))
+    if name == "resnet18":
+        return Trunk(resnet.resnet18(shape[0]), 512, tuple(f"stage{i}" for i in range(1, 5)))
+    if name == "vgg16_bn":
+        roomy(shape, 32, f"trunk {name!r}", "halved five times, no pixel is left")
+        return Trunk(vgg.vgg16_bn(shape[0]), 4096, tuple(f"stage{i}" for i in range(1, 6)))
+    if name.startswith("timm/"):
+        return Trunk(*foreign.model(name.removeprefix("timm/"), shape))
+    choices = ("small", "resnet18", "vgg16_bn", "timm/NAME", "timm/NAME.TAG")
+    raise unknown("trunk", name, choices[:3], f"Choose from {', '.join(choices)}")
+
+
+trunk_of = trunk  # in task, the argument hides the function
+
+
+def task(
+    shape: Shape, classes: int, trunk: str = "small", width: int = 32, dropout: float = 0.0
+) -> dict[str, nn.Module]:
+    """A task network for images of `shape` (c h w): its trunk (b c h w) -> (b d), then its head (b d) -> (b k)."""
+    body = trunk_of(trunk, shape, width)
+    return {"trunk": body, "head": Head(body.d, classes, dropout)}
+
+
+class Trunk(nn.Module):
+    """Images (b c h w) in [-1, 1] to features (b d), under autocast in its type.
+
+    `stages` are the modules inside whose outputs are the maps on the way, first to last, for heads that read them.
+    A convolutional trunk's are (b c h w), never larger than the one before; those of timm's transformers (b n d).
+    """
+
+    def __init__(self, body: nn.Module, d: int, stages: tuple[str, ...]) -> None:
+        super().__init__()
+        self.body, self.d, self.paths = body, d, stages
+
+    @property
+    def stages(self) -> tuple[nn.Module, ...]:
+        return tuple(self.body.get_submodule(path) for path in self.paths)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features: Tensor = self.body(x)
+        return features
+
+
+class Head(nn.Module):
+    """Features (b d), any float type, to float32 logits (b k), under autocast too."""
+
+    def __init__(self, d: int, classes: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        if classes < 1 or not 0 <= dropout < 1:
+            raise ValueError(f"A head needs classes >= 1 and dropout in [0, 1), not {classes} and {dropout}.")
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.linear = nn.Linear(d, classes)
+
+    def forward(self, features: Tensor) -> Tensor:
+        with fp32(features):
+            logits: Tensor = self.linear(self.dropout(features.float()))
+        return logits
+
+
+def freeze(module: nn.Module) -> None:
+    """Stop a part from learning, for good: no gradients, and eval mode even when a parent is told to train.
+
+    Names in the state dict stay as they were. Modules inside may still be switched one by one, as dropout is.
+    """
+    module.eval().requires_grad_(False)
+    module.__dict__["train"] = partial(stay, module)
+
+
+def stay(module: nn.Module, mode: bool = True) -> nn.Module:  # noqa: ARG001 (it answers for nn.Module.train)
+    return module

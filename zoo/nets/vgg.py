@@ -1,0 +1,37 @@
+"""VGG-16 with batch normalisation, in its ImageNet layout whatever the image size: the task network of VAAL.
+
+Simonyan & Zisserman, "Very Deep Convolutional Networks", ICLR 2015. https://arxiv.org/abs/1409.1556
+"""
+
+from collections import OrderedDict
+
+from torch import nn
+
+
+def vgg16_bn(c: int) -> nn.Sequential:
+    """Images (b c h w) of 32 pixels or more to features (b 4096), through stage1 to stage5, each ended by a pooling.
+
+    The features are the second hidden layer of the published head, its dropout of one half included.
+    At 32 pixels the 7x7 pooling copies one value 49 times: wasteful, but the published network.
+    Weights start as torchvision's: Kaiming-normal by fan-out, and normal with deviation 0.01 in the linear layers.
+    """
+    layers = OrderedDict[str, nn.Module]()
+    for n, (i, o, depth) in enumerate([(c, 64, 2), (64, 128, 2), (128, 256, 3), (256, 512, 3), (512, 512, 3)], 1):
+        stage = nn.Sequential()
+        for k in range(depth):
+            stage.extend([nn.Conv2d(o if k else i, o, 3, padding=1), nn.BatchNorm2d(o), nn.ReLU()])
+        layers[f"stage{n}"] = stage.append(nn.MaxPool2d(2))
+    layers["pool"] = nn.AdaptiveAvgPool2d(7)
+    layers["flat"] = nn.Flatten()
+    layers["hidden1"] = nn.Sequential(nn.Linear(512 * 7 * 7, 4096), nn.ReLU(), nn.Dropout(0.5))
+    layers["hidden2"] = nn.Sequential(nn.Linear(4096, 4096), nn.ReLU(), nn.Dropout(0.5))
+    body = nn.Sequential(layers)
+    for layer in body.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            else:
+                nn.init.normal_(layer.weight, 0.0, 0.01)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+    return body
