@@ -243,8 +243,8 @@ def nobody(indices: Tensor) -> Tensor:
 
 
 def normal(images: Tensor) -> Tensor:
-    """uint8 (b c h w), 0..255, as the loops see them: float32 in [-1, 1]."""
-    return images.float() / 127.5 - 1
+    """uint8 (b c h w), 0..255, as the loops see them: float32 in [-1, 1], channels last in memory."""
+    return images.to(torch.float32, memory_format=torch.channels_last).div_(127.5).sub_(1)
 
 
 def uint8(x: Tensor) -> Tensor:

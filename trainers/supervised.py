@@ -16,7 +16,7 @@ from trainers.run import Run
 class Plan:
     """Defaults: ours, for small networks in seconds."""
 
-    steps: int = 400  # of the task network
+    steps: int = 300  # of the task network
     batch: int = 32
     optimizer: Literal["sgd", "adam"] = "sgd"  # sgd with momentum 0.9
     lr: float = 0.1
@@ -62,8 +62,8 @@ def rate(step: Optimizer, lr: float) -> None:
 
 
 def one_cycle(step: int, steps: int) -> float:
-    """The share of lr at a step: up to 1 in the first fifth, then down to 0 along a cosine."""
-    done = step / steps
+    """The share of lr at a step: up to 1 in the first fifth, then down along a cosine; never 0."""
+    done = (step + 1) / (steps + 1)
     return done / 0.2 if done < 0.2 else 0.5 * (1 + math.cos(math.pi * (done - 0.2) / 0.8))
 
 

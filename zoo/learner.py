@@ -88,7 +88,7 @@ class Learner:
                 watch=watch,
                 snapshots=None if path is None else Snapshots(path, self._owner(pool), snapshot_seconds),
             )
-            parts.to(run.device)
+            placed(parts, run.device)
             self.entry.train(run, pool, self.loop, **parts)
         self.parts, self.fitted, self.ticks = parts, (pool.shape, pool.classes), run.ticks
         if path is not None:
@@ -186,7 +186,7 @@ class Learner:
         (c, h, w), classes = card["shape"], card["classes"]
         self.parts = self.build((c, h, w), classes)
         load(self.parts, weights)
-        self.parts.to(self.device)
+        placed(self.parts, torch.device(self.device))
         self.fitted = ((c, h, w), classes)
         return self
 
@@ -288,6 +288,11 @@ def load(parts: nn.ModuleDict, weights: Mapping[str, Tensor], *, head: bool = Tr
         if value.shape != weights[name].shape:
             raise ValueError(f"{name!r} is {tuple(weights[name].shape)} in these weights, not {tuple(value.shape)}")
     parts.load_state_dict(dict(weights), strict=head)
+
+
+def placed(parts: nn.ModuleDict, device: torch.device) -> None:
+    """Move the networks, in place; their filters with the channels last, which is how convolutions are fastest."""
+    parts.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def fabric(device: str, precision: str) -> Fabric:

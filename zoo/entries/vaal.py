@@ -23,7 +23,7 @@ def build(
     *,
     trunk: str = "small",
     width: int = 32,
-    vae_width: int = 16,
+    vae_width: int = 8,
     latent: int = 32,
     critic_width: int = 128,
     critic_layers: int = 2,

@@ -1,0 +1,73 @@
+"""Every learner in the zoo keeps every law, because it is in the zoo."""
+
+from itertools import product
+
+import pytest
+import torch
+
+import zoo
+from zoo.catalogue import entries, queries
+from zoo.testing import LAWS, Subject, asks_for_distinct_unlabeled_images, pool, weights
+
+
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
+@pytest.mark.parametrize("name", zoo.names())
+def test_law(name, law):
+    law(Subject(name))
+
+
+@pytest.mark.parametrize(("entry", "query"), list(product(zoo.names("entries"), zoo.names("queries"))))
+def test_any_loop_with_any_query(entry, query):
+    asks_for_distinct_unlabeled_images(Subject(f"{entry}+{query}"))
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_the_task_network_of_plain_training_is_the_same_in_all(name):
+    """Initialised alike and, where the training is plain, trained alike: bit by bit."""
+    p = pool()
+    shape, classes = p.shape, p.classes
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        plain = Subject("plain").learner().build(shape, classes)
+        torch.manual_seed(0)
+        other = Subject(name).learner().build(shape, classes)
+    for part in ("trunk", "head"):
+        assert all(torch.equal(v, other[part].state_dict()[k]) for k, v in plain[part].state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["vaal", *zoo.names("queries")])
+def test_plainly_trained_learners_are_bit_equal_at_round_0(name):
+    p = pool()
+    plain, other = weights(Subject("plain").learner().fit(p)), weights(Subject(name).learner().fit(p))
+    assert all(torch.equal(value, other[key]) for key, value in plain.items())
+
+
+def test_entries_and_queries_never_share_a_name():
+    assert not entries().keys() & queries().keys()
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_a_learner_of_ones_own_keeps_the_laws_too(name):
+    """`create` takes objects as well as names."""
+    what = entries().get(name) or queries()[name]
+    asks_for_distinct_unlabeled_images(Subject(what))
+
+
+@pytest.mark.parametrize("plan", ["ours", "paper", "released"])
+@pytest.mark.parametrize("name", zoo.names("entries"))
+def test_every_plan_can_be_created_or_says_why_not(name, plan):
+    entry = entries()[name]
+    if plan in entry.plans:
+        learner = zoo.create(name, plan=plan)
+        assert learner.loop == entry.plans[plan].loop
+        assert f"plan='{plan}'" in repr(learner)
+    else:
+        with pytest.raises(zoo.UnknownName, match=entry.missing[plan][:20]):
+            zoo.create(name, plan=plan)
+
+
+@pytest.mark.parametrize("name", zoo.names("entries"))
+def test_settings_have_one_home(name):
+    learner = zoo.create(name)
+    assert not set(vars(learner.loop)) & set(learner.nets)
+    assert "augment" not in {*vars(learner.loop), *learner.nets}
