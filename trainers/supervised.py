@@ -16,7 +16,7 @@ from trainers.run import Run
 class Plan:
     """Defaults: ours, for small networks in seconds."""
 
-    steps: int = 300  # of the task network
+    steps: int = 250  # of the task network
     batch: int = 32
     optimizer: Literal["sgd", "adam"] = "sgd"  # sgd with momentum 0.9
     lr: float = 0.1

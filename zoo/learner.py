@@ -190,6 +190,11 @@ class Learner:
         self.fitted = ((c, h, w), classes)
         return self
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Every setting of the loop and of the networks, by name."""
+        return {**asdict(self.loop), **self.nets}
+
     def card(self) -> dict[str, Any]:
         """Everything needed to create this learner again, as plain values."""
         from zoo import __version__
@@ -202,7 +207,7 @@ class Learner:
             "shape": shape,
             "classes": classes,
             "plan": self.plan,
-            "settings": {**asdict(self.loop), **self.nets},
+            "settings": self.settings,
             "augment": self.augment,
             "query": self.query.name,
             "query_settings": self.query_settings,
@@ -215,8 +220,7 @@ class Learner:
         shown = {
             **({} if self.query.name == self.name else {"query": self.query.name}),
             "plan": self.plan,
-            **asdict(self.loop),
-            **self.nets,
+            **self.settings,
             "augment": self.augment,
             **({"query_settings": self.query_settings} if self.query_settings else {}),
             **({"freeze": self.freeze} if self.freeze else {}),

@@ -119,13 +119,13 @@ def fit_and_select_are_blind_to_hidden_labels(subject: Subject) -> None:
 
 def the_callers_random_numbers_are_left_alone(subject: Subject) -> None:
     def draw() -> list[float]:
-        return [torch.rand(1).item(), float(np.random.rand()), random.random()]  # noqa: NPY002 (the global one is meant)
+        return [torch.rand(1).item(), float(np.random.rand()), random.random()]
 
     p = pool()
-    states = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
+    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
     untouched = draw()
     torch.set_rng_state(states[0])
-    np.random.set_state(states[1])  # noqa: NPY002
+    np.random.set_state(states[1])
     random.setstate(states[2])
     subject.learner().fit(p).select(p, 3)
     assert untouched == draw()
@@ -338,6 +338,6 @@ def refuses(kind: type[Exception], word: str, act: Callable[[], object]) -> None
     try:
         act()
     except kind as error:
-        assert word in str(error), f"{word!r} is not in {str(error)!r}"
+        assert word in str(error), f"{word!r} is not in {str(error)!r}"  # noqa: PT017 (no pytest here)
     else:
         raise AssertionError(f"nothing was refused, where {kind.__name__} was due")

@@ -112,8 +112,9 @@ class Study:
 def prepare(study: Study) -> Study:
     """The study with nothing left open, and everything refused now that could only fail later.
 
-    Loads the data (decoding a folder once), and builds every learner's networks. Raises what they raise, and
-    ValueError for a budget larger than the pool.
+    Every setting of every learner is written out, so that a later version with other defaults repeats it. Loads the
+    data (decoding a folder once), and builds every learner's networks. Raises what they raise, and ValueError for a
+    budget larger than the pool.
     """
     pool, _ = study.pool(0)
     share = max(4 * pool.classes, len(pool) // 100)
@@ -131,9 +132,14 @@ def prepare(study: Study) -> Study:
             f"{study.initial} labels + {study.rounds} rounds of {study.budget} are {needed}, more than the pool's "
             f"{len(pool)} images. Lower --initial, --budget or --rounds"
         )
-    for name in study.learners:
-        study.learner(name, 0, pool).build(pool.shape, pool.classes)
-    return study
+    learners = {name: study.learner(name, 0, pool) for name in study.learners}
+    for learner in learners.values():
+        learner.build(pool.shape, pool.classes)
+    settings = {
+        name: {"plan": learner.plan, **learner.settings, "augment": learner.augment}
+        for name, learner in learners.items()
+    }
+    return replace(study, settings=settings)
 
 
 def cells(study: Study) -> list[tuple[str, int]]:
