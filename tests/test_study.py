@@ -72,9 +72,9 @@ def copied(finished: Path, tmp_path: Path) -> Path:
 
 
 def test_records_have_the_fields_of_the_contract(finished: Path) -> None:
-    fields = "learner plan seed round labels accuracy asked fit_seconds select_seconds peak_bytes steps".split()
+    fields = {"learner", "plan", "seed", "round", "labels", "accuracy", "asked", "steps", *MEASURED}
     for record in lines(finished):
-        assert set(fields) <= set(record)
+        assert fields <= set(record)
 
 
 def test_every_learner_seed_and_round_has_one_record(finished: Path) -> None:
@@ -161,7 +161,7 @@ def test_a_finished_study_leaves_no_snapshot_and_no_note(finished: Path) -> None
 
 
 def test_the_study_is_written_down_whole(finished: Path) -> None:
-    assert Study.read(finished / "study.toml") == tiny()
+    assert Study.read(finished / "study.toml") == studies.prepare(tiny())
 
 
 def test_another_run_repeats_all_but_seconds_and_memory(finished: Path, tmp_path: Path) -> None:
@@ -228,7 +228,7 @@ def other_studies() -> list[Study]:
 @pytest.mark.parametrize("other", other_studies(), ids=["learners", "budget", "rounds", "seeds", "balanced", "lr"])
 def test_another_study_is_refused_and_nothing_overwritten(other: Study, copied: Path) -> None:
     before = contents(copied)
-    with pytest.raises(FileExistsError, match="another study.*Give another folder"):
+    with pytest.raises(FileExistsError, match=r"another study.*Give another folder"):
         engine.run(other, copied, workers=1)
     assert contents(copied) == before
 
@@ -315,6 +315,31 @@ def test_what_is_left_open_is_decided_by_the_data() -> None:
     assert (study.initial, study.budget) == (40, 40)
 
 
+def test_every_setting_is_written_out_and_those_given_stay() -> None:
+    settings = studies.prepare(tiny("margin")).settings["margin"]
+    assert TINY.items() <= settings.items()
+    assert {"plan", "lr", "batch", "augment", "trunk"} <= settings.keys()
+
+
+@pytest.mark.parametrize("name", zoo.names("entries"))
+def test_what_was_decided_is_decided_once(name: str, tmp_path: Path) -> None:
+    study = studies.prepare(Study(data="digits", learners=(name,), device="cpu"))
+    (tmp_path / "study.toml").write_text(study.toml())
+    assert studies.prepare(Study.read(tmp_path / "study.toml")) == study
+
+
+def test_frozen_parts_stay_frozen() -> None:
+    study = studies.prepare(tiny(settings={"margin": {**TINY, "freeze": "trunk"}}))
+    pool, _ = study.pool(0)
+    assert study.learner("margin", 0, pool).freeze == ("trunk",)
+
+
+def test_another_query_stays_another_query() -> None:
+    study = studies.prepare(tiny("vaal", settings={"vaal": {"query": "margin"}}))
+    pool, _ = study.pool(0)
+    assert study.learner("vaal", 0, pool).query.name == "margin"
+
+
 def test_the_seeds_take_turns() -> None:
     assert studies.cells(tiny()) == [("random", 0), ("margin", 0), ("random", 1), ("margin", 1)]
 
@@ -362,7 +387,17 @@ def test_killed_at_any_moment_and_continued_is_never_killed(
         with pytest.raises(Killed):
             engine.run(study, tmp_path / "out", workers=1)
     assert repeated(engine.run(study, tmp_path / "out", workers=1)) == one_cell
-    assert not [path for path in (tmp_path / "out").rglob("*") if path.suffix in (".snapshot", ".json")]
+
+
+@pytest.mark.parametrize("at", [9, 12, 16], ids=["in a fit", "after a note", "after the last record"])
+def test_a_killed_study_leaves_no_litter_in_the_end(at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = tiny("margin", seeds=1)
+    with monkeypatch.context() as patches:
+        fragile(patches, at)
+        with pytest.raises(Killed):
+            engine.run(study, tmp_path / "out", workers=1)
+    engine.run(study, tmp_path / "out", workers=1)
+    assert list((tmp_path / "out" / "cells").iterdir()) == []
 
 
 def test_killed_again_and_again_is_never_killed(
@@ -435,7 +470,7 @@ def test_a_process_killed_for_good_within_a_line_goes_on(finished: Path, tmp_pat
 
 
 def test_the_second_of_two_processes_is_refused_in_one_line(tmp_path: Path) -> None:
-    study, out = tiny("random", seeds=1, rounds=0), tmp_path / "out"
+    study, out = studies.prepare(tiny("random", seeds=1, rounds=0)), tmp_path / "out"
     first = subprocess.Popen(command(HOLDING, out, study), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         assert first.stdout is not None
@@ -457,7 +492,7 @@ def test_a_lock_left_behind_does_not_block(copied: Path) -> None:
 
 
 def test_a_folder_is_free_again_after_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    study = tiny("random", seeds=1, rounds=0)
+    study = studies.prepare(tiny("random", seeds=1, rounds=0))
     with monkeypatch.context() as patches:
         fragile(patches, 1)
         with pytest.raises(Killed):

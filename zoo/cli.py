@@ -6,55 +6,48 @@ import sys
 import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+import click
 from rich.console import Console
 from rich.table import Table
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help="Generative and adversarial active learning, next to the query-only strategies.",
-)
+BASELINES = ("random", "margin", "badge")
 
 
-class Kind(StrEnum):
-    entries = "entries"
-    queries = "queries"
-    weights = "weights"
-    data = "data"
-
-
-class Engine(StrEnum):
-    local = "local"
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
+@click.version_option(package_name="alzoo")
+@click.pass_context
+def app(context: click.Context) -> None:
+    """Generative and adversarial active learning, next to the query-only strategies."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 @app.command("list")
-def list_(kind: Annotated[Kind | None, typer.Argument(help="One kind only.")] = None) -> None:
+@click.argument("kind", required=False, type=click.Choice(["entries", "queries", "weights", "data"]))
+def list_(kind: str | None) -> None:
     """What there is: entries, queries, weights, data sets."""
     from zoo import catalogue, datasets
 
-    show: dict[Kind, tuple[str, tuple[str, ...], Sequence[Sequence[object]]]] = {
-        Kind.entries: (
+    show: dict[str, tuple[str, tuple[str, ...], Sequence[Sequence[object]]]] = {
+        "entries": (
             "Entries: a method with its own training loop",
             ("name", "what", "plans", "paper"),
             [(e.name, doc(e.build.__module__), ", ".join(e.plans), e.paper) for e in catalogue.entries().values()],
         ),
-        Kind.queries: (
+        "queries": (
             "Queries: by themselves on plain training, or on any entry as ENTRY+QUERY",
             ("name", "what", "time", "needs", "paper"),
             [(q.name, first(q.ask.__doc__), q.cost, ", ".join(q.needs), q.paper) for q in catalogue.queries().values()],
         ),
-        Kind.weights: (
+        "weights": (
             "Weights" if catalogue.weights() else "Weights: none are published yet",
             ("name", "file", "bytes"),
             [(w.name, w.file, f"{w.bytes:,}") for w in catalogue.weights()],
         ),
-        Kind.data: (
+        "data": (
             "Data",
             ("name", "what", "images", "shape", "classes", "where from"),
             [(s.name, s.what, s.images, s.shape, s.classes, s.where) for s in datasets.describe()],
@@ -65,69 +58,60 @@ def list_(kind: Annotated[Kind | None, typer.Argument(help="One kind only.")] = 
             Console().print(table(title, columns, rows))
 
 
-Learners = Annotated[str | None, typer.Option(help="Names, as vaal,margin,vaal+entropy. [default: all, and baselines]")]
-Initial = Annotated[int | None, typer.Option(help="Labels at the start. [default: 1 % of the pool, 4 a class or more]")]
-Setting = Annotated[list[str] | None, typer.Option("--set", help="NAME.key=value: a setting of a learner; *: of all.")]
-
-
 @app.command()
-def compare(  # noqa: PLR0917 (each is an option of the command line)
-    data: Annotated[str, typer.Argument(help="A data set by name, or folder:PATH. `alzoo list data` shows them.")],
-    learners: Learners = None,
-    initial: Initial = None,
-    budget: Annotated[int | None, typer.Option(help="Labels asked in a round. [default: as --initial]")] = None,
-    rounds: Annotated[int, typer.Option(help="How often is asked.")] = 5,
-    seeds: Annotated[int, typer.Option(help="Runs of each learner; from two on there are intervals.")] = 1,
-    out: Annotated[Path | None, typer.Option(help="Folder for results. [default: alzoo-runs/DATA-HASH]")] = None,
-    plan: Annotated[str, typer.Option(help="ours, paper or released.")] = "ours",
-    setting: Setting = None,
-    balanced: Annotated[bool, typer.Option("--balanced", help="As many initial labels of each class.")] = False,
-    root: Annotated[str | None, typer.Option(help="Folder of the torchvision data sets.")] = None,
-    size: Annotated[int | None, typer.Option(help="Pixels of a side, where images differ or are too large.")] = None,
-    test_share: Annotated[float | None, typer.Option(help="Share held out of a folder without test/.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:NUMBER.")] = "auto",
-    precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or auto.")] = "32-true",
-    engine: Annotated[Engine, typer.Option(help="Where it runs.")] = Engine.local,  # noqa: ARG001
-    workers: Annotated[int | None, typer.Option(help="Processes. [default: one a core; one on a GPU]")] = None,
+@click.argument("data")
+@click.option("--learners", help="Names, as vaal,margin,vaal+entropy. [default: all entries, and the baselines]")
+@click.option("--initial", type=int, help="Labels at the start. [default: 1 % of the pool, 4 a class or more]")
+@click.option("--budget", type=int, help="Labels asked in a round. [default: as many as the default of --initial]")
+@click.option("--rounds", default=5, show_default=True, help="How often is asked.")
+@click.option("--seeds", default=1, show_default=True, help="Runs of each learner; from two on there are intervals.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for results. [default: alzoo-runs/DATA-HASH]")
+@click.option("--plan", default="ours", show_default=True, help="ours, paper or released.")
+@click.option("--set", "setting", multiple=True, help="NAME.key=value: a setting of one learner; *.key=value: of all.")
+@click.option("--balanced", is_flag=True, help="As many initial labels of each class.")
+@click.option("--root", help="Folder of the torchvision data sets.")
+@click.option("--size", type=int, help="Pixels of a side, where images differ or are too large.")
+@click.option("--test-share", type=float, help="Share held out of a folder without test/.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:NUMBER.")
+@click.option("--precision", default="32-true", show_default=True, help="32-true, bf16-mixed or auto.")
+@click.option("--engine", type=click.Choice(["local"]), default="local", show_default=True, help="Where it runs.")
+@click.option("--workers", type=click.IntRange(1), help="Processes. [default: one a core; one on a GPU]")
+def compare(
+    out: Path | None,
+    learners: str | None,
+    setting: tuple[str, ...],
+    engine: str,  # noqa: ARG001 (there is one so far)
+    workers: int | None,
+    **protocol: Any,
 ) -> None:
-    """Let learners compete for the same labels, and write results, curves and a report. The same command goes on."""
-    with refusals():
+    """Let learners compete for the same labels of DATA.
+
+    DATA is a name that `alzoo list data` shows, or folder:PATH. Writes results, curves and a report into one folder;
+    killed, the same command goes on.
+    """
+    with refusals(*wrong_requests()):
         from zoo.studies import engine as local
         from zoo.studies import measures, report
         from zoo.studies.study import Study, prepare
 
-        study = prepare(
-            Study(
-                data=data,
-                learners=tuple(learners.split(",")) if learners else default_learners(),
-                initial=initial,
-                budget=budget,
-                rounds=rounds,
-                seeds=seeds,
-                balanced=balanced,
-                plan=plan,
-                root=root,
-                size=size,
-                test_share=test_share,
-                device=device,
-                precision=precision,
-                settings=settings(setting or [], learners.split(",") if learners else default_learners()),
-            )
-        )
+        names = tuple(name.strip() for name in learners.split(",")) if learners else default_learners()
+        study = prepare(Study(learners=names, settings=settings(setting, names), **protocol))
         out = study.folder() if out is None else out
-        with local.claimed(study, out):
-            pass
-    with refusals(Diverged=True):
-        local.run(study, out, workers=workers, console=Console(stderr=True))
+        local.claim(study, out)
+    from trainers.run import Diverged
+
+    with refusals(Diverged, FileExistsError):
+        local.execute(study, out, workers=workers, console=Console(stderr=True))
     report.write(out)
     Console().print(report.table(measures.read(out / "results.jsonl"), study.learners, study.rounds, study.seeds))
     Console().print(f"report: {out / 'report.html'}", soft_wrap=True)
 
 
 @app.command("report")
-def report_(directories: Annotated[list[Path], typer.Argument(help="Folders that `alzoo compare` wrote.")]) -> None:
+@click.argument("directories", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="DIR...")
+def report_(directories: tuple[Path, ...]) -> None:
     """Rebuild tables, curves and page from any finished or half-finished run."""
-    with refusals():
+    with refusals(*wrong_requests()):
         from zoo.studies import report
 
         for directory in directories:
@@ -137,7 +121,12 @@ def report_(directories: Annotated[list[Path], typer.Argument(help="Folders that
 
 def main() -> None:
     """The console command."""
-    app()
+    try:
+        app(standalone_mode=False)
+    except click.ClickException as error:
+        refuse(error.format_message())
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
 
 
 def default_learners() -> tuple[str, ...]:
@@ -147,10 +136,7 @@ def default_learners() -> tuple[str, ...]:
     return (*(name for name in names("entries") if name != "plain"), *(b for b in BASELINES if b in names("queries")))
 
 
-BASELINES = ("random", "margin", "badge")
-
-
-def settings(given: list[str], learners: tuple[str, ...] | list[str]) -> dict[str, dict[str, Any]]:
+def settings(given: Sequence[str], learners: Sequence[str]) -> dict[str, dict[str, Any]]:
     """`NAME.key=value` lines as one table per learner; values are read as TOML, or else as words."""
     from zoo.naming import hint
 
@@ -172,20 +158,25 @@ def settings(given: list[str], learners: tuple[str, ...] | list[str]) -> dict[st
 
 
 @contextmanager
-def refusals(**also: bool) -> Iterator[None]:
-    """Errors of the user's input as one line on stderr and status 2."""
-    from zoo.naming import UnknownName
-
-    kinds: tuple[type[Exception], ...] = (UnknownName, ValueError, TypeError, OSError)
-    if also:
-        from trainers.run import Diverged
-
-        kinds = (Diverged,)
+def refusals(*kinds: type[Exception]) -> Iterator[None]:
+    """Errors of these kinds are the user's to mend: one line on stderr and status 2, no traceback."""
     try:
         yield
     except kinds as error:
-        sys.stderr.write(f"alzoo: {' '.join(str(error).split())}\n")
-        raise typer.Exit(2) from None
+        refuse(str(error))
+
+
+def wrong_requests() -> tuple[type[Exception], ...]:
+    """All that is raised before anything is trained."""
+    from zoo.naming import UnknownName
+
+    return UnknownName, ValueError, TypeError, OSError
+
+
+def refuse(message: str) -> None:
+    """One line on stderr, and status 2."""
+    sys.stderr.write(f"alzoo: {' '.join(message.split())}\n")
+    sys.exit(2)
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:

@@ -31,7 +31,11 @@ def run(study: Study, out: Path | None = None, *, workers: int | None = None, co
     else, or in which this study is running already.
     """
     study = prepare(study)
-    out = study.folder() if out is None else out
+    return execute(study, study.folder() if out is None else out, workers=workers, console=console)
+
+
+def execute(study: Study, out: Path, *, workers: int | None = None, console: Console | None = None) -> Path:
+    """`run` for a study that `prepare` has been over."""
     with claimed(study, out):
         done = _done(out)
         todo = [(name, seed) for name, seed in cells(study) if len(done[name, seed]) <= study.rounds]
@@ -57,6 +61,18 @@ def claimed(study: Study, out: Path) -> Iterator[None]:
     """The folder is this study's, and nobody else is writing into it. Raises FileExistsError otherwise."""
     from filelock import FileLock, Timeout
 
+    claim(study, out)
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(out / ".lock", timeout=0):
+            write_whole(out / "study.toml", study.toml())
+            yield
+    except Timeout:
+        raise FileExistsError(f"{out} is being written by another process. Wait, or give another --out") from None
+
+
+def claim(study: Study, out: Path) -> None:
+    """Refuse a folder that holds anything but this study. Raises FileExistsError."""
     written = out / "study.toml"
     if out.exists() and not out.is_dir():
         raise FileExistsError(f"{out} is a file. Give a folder with --out")
@@ -64,15 +80,6 @@ def claimed(study: Study, out: Path) -> Iterator[None]:
         raise FileExistsError(f"{out} holds another study (see {written}). Give another folder with --out")
     if not written.exists() and out.exists() and any(p.name != ".lock" for p in out.iterdir()):
         raise FileExistsError(f"{out} holds files that are no study. Give another folder with --out")
-    out.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(out / ".lock", timeout=0):
-            write_whole(written, study.toml())
-            yield
-    except Timeout:
-        raise FileExistsError(
-            f"{out} is being written by another process. Wait for it, or give another --out"
-        ) from None
 
 
 def _done(out: Path) -> defaultdict[tuple[str, int], list[Line]]:

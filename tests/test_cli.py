@@ -1,0 +1,447 @@
+"""The command line: what it says, what it writes, and one line and status 2 for everything it cannot do."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import Result
+from PIL import Image
+from click.testing import CliRunner
+
+from zoo import catalogue, datasets
+from zoo.cli import app, settings
+from zoo.studies import engine
+from zoo.studies.study import Study
+
+TINY = (
+    *("--learners", "random,margin", "--initial", "20", "--budget", "10", "--rounds", "1", "--seeds", "1"),
+    *("--set", "*.steps=3", "--set", "*.batch=8", "--set", "*.width=4", "--device", "cpu", "--workers", "1"),
+)
+
+
+def alzoo(*words: object) -> Result:
+    """What the command says to these words, on a wide terminal."""
+    return CliRunner().invoke(app, list(map(str, words)), env={"COLUMNS": "300"})
+
+
+def compare(data: str, out: Path, *more: object) -> Result:
+    return alzoo("compare", data, *TINY, "--out", out, *more)
+
+
+def refused(result: Result) -> str:
+    """The one line of a refusal."""
+    assert result.exit_code == 2, result.output
+    assert "Traceback" not in result.output
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("alzoo: ")
+    return line
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    return {p.relative_to(out).as_posix(): p.read_bytes() for p in out.rglob("*") if p.is_file() and p.name != ".lock"}
+
+
+def fill(path: Path, classes: tuple[str, ...] = ("cat", "dog"), n: int = 8) -> Path:
+    """A folder <class>/<i>.png of small pictures; the classes differ in brightness."""
+    for k, name in enumerate(classes):
+        (path / name).mkdir(parents=True)
+        for i in range(n):
+            Image.fromarray(np.full((8, 8), 100 * k + i, np.uint8)).save(path / name / f"{i}.png")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache and a working folder of the test's own."""
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setenv("ALZOO_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Path]:
+    """What `compare digits` says, and its folder. Read it only."""
+    out = tmp_path_factory.mktemp("runs") / "digits"
+    return compare("digits", out), out
+
+
+@pytest.fixture
+def copied(compared: tuple[Result, Path], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(compared[1], tmp_path / "copied"))
+
+
+# Help and lists
+
+
+def test_help_names_the_commands() -> None:
+    result = alzoo("--help")
+    assert result.exit_code == 0
+    assert all(command in result.stdout for command in ("list", "compare", "report"))
+
+
+@pytest.mark.parametrize("command", ["list", "compare", "report"])
+def test_every_command_has_help(command: str) -> None:
+    result = alzoo(command, "--help")
+    assert result.exit_code == 0
+    assert "--help" in result.stdout
+
+
+@pytest.mark.parametrize("option", ["learners", "initial", "budget", "rounds", "seeds", "out", "plan", "engine", "set"])
+def test_compare_has_the_options_of_the_contract(option: str) -> None:
+    assert f"--{option}" in alzoo("compare", "--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("entries", catalogue.names("entries")),
+        ("queries", catalogue.names("queries")),
+        ("weights", [weights.name for weights in catalogue.weights()]),
+        ("data", [*datasets.names(), "folder:PATH"]),
+    ],
+)
+def test_list_shows_everything_of_a_kind(kind: str, names: list[str]) -> None:
+    result = alzoo("list", kind)
+    assert result.exit_code == 0
+    assert kind in result.stdout.lower()
+    assert [name for name in names if name not in result.stdout] == []
+
+
+def test_list_alone_shows_every_kind() -> None:
+    result = alzoo("list")
+    assert result.exit_code == 0
+    assert all(name in result.stdout for name in ("vaal", "margin", "Weights", "cifar10"))
+
+
+def test_a_list_of_one_kind_shows_no_other() -> None:
+    assert "cifar10" not in alzoo("list", "queries").stdout
+
+
+# Compare
+
+
+def test_compare_ends_well_and_says_where_the_report_is(compared: tuple[Result, Path]) -> None:
+    result, out = compared
+    assert result.exit_code == 0, result.output
+    assert f"report: {out / 'report.html'}" in result.stdout
+    assert "margin" in result.stdout
+    assert "random" in result.stdout
+
+
+def test_compare_writes_everything_of_the_contract(compared: tuple[Result, Path]) -> None:
+    _, out = compared
+    for name in ("results.jsonl", "summary.csv", "curves.png", "report.html", "study.toml"):
+        assert (out / name).stat().st_size > 0
+    assert list((out / "tb").rglob("events.*"))
+
+
+def test_compare_records_every_round(compared: tuple[Result, Path]) -> None:
+    records = [json.loads(line) for line in (compared[1] / "results.jsonl").read_text().splitlines()]
+    assert [(r["learner"], r["round"], r["labels"]) for r in records] == [
+        ("random", 0, 20),
+        ("random", 1, 30),
+        ("margin", 0, 20),
+        ("margin", 1, 30),
+    ]
+
+
+def test_the_summary_has_a_row_for_each_learner_and_no_interval_of_one_seed(compared: tuple[Result, Path]) -> None:
+    rows = list(csv.DictReader((compared[1] / "summary.csv").read_text().splitlines()))
+    assert {row["learner"] for row in rows} == {"random", "margin"}
+    for row in rows:
+        assert 0 <= float(row["aubc"]) <= 1
+        assert 0 <= float(row["final"]) <= 1
+        assert row["aubc_low"] == row["aubc_high"] == ""
+
+
+def test_the_curves_are_a_picture(compared: tuple[Result, Path]) -> None:
+    with Image.open(compared[1] / "curves.png") as image:
+        image.load()
+        assert min(image.size) > 100
+
+
+def test_the_settings_are_in_study_toml(compared: tuple[Result, Path]) -> None:
+    study = Study.read(compared[1] / "study.toml")
+    assert set(study.settings) == {"random", "margin"}
+    for own in study.settings.values():
+        assert {"steps": 3, "batch": 8, "width": 4}.items() <= own.items()
+    assert (study.data, study.initial, study.budget, study.rounds, study.seeds) == ("digits", 20, 10, 1, 1)
+
+
+def test_the_same_command_goes_on(copied: Path) -> None:
+    before = (copied / "results.jsonl").read_bytes()
+    assert compare("digits", copied).exit_code == 0
+    assert (copied / "results.jsonl").read_bytes() == before
+
+
+def test_results_go_to_a_folder_of_the_studys_own(tmp_path: Path) -> None:
+    assert alzoo("compare", "digits", *TINY, "--rounds", "0", "--learners", "random").exit_code == 0
+    (out,) = (tmp_path / "work" / "alzoo-runs").iterdir()
+    assert out.name.startswith("digits-")
+    assert (out / "report.html").exists()
+
+
+def test_a_folder_of_pictures_is_compared(tmp_path: Path) -> None:
+    data = fill(tmp_path / "pets")
+    more = ("--test-share", "0.25", "--initial", "4", "--budget", "2")
+    result = compare(f"folder:{data}", tmp_path / "out", *more)
+    assert result.exit_code == 0, result.output
+    assert len((tmp_path / "out" / "results.jsonl").read_text().splitlines()) == 4
+
+
+def test_pictures_that_cannot_be_read_are_named_and_counted_and_the_rest_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path / "pets" / "train")
+    fill(tmp_path / "pets" / "test", n=2)
+    (tmp_path / "pets" / "train" / "dog" / "torn.png").write_bytes(b"no picture")
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # pytest's own: as outside of it
+    result = compare(f"folder:{tmp_path / 'pets'}", tmp_path / "out", "--initial", "4", "--budget", "2")
+    assert result.exit_code == 0, result.output
+    assert "1 of 17 images" in result.stderr
+    assert "dog/torn.png" in result.stderr
+    assert len((tmp_path / "out" / "results.jsonl").read_text().splitlines()) == 4
+
+
+# Report
+
+
+@pytest.mark.parametrize("kept", [0, 1, 3])
+def test_a_half_finished_run_is_reported(kept: int, copied: Path) -> None:
+    whole = (copied / "results.jsonl").read_text().splitlines(keepends=True)
+    (copied / "results.jsonl").write_text("".join(whole[:kept]) + whole[kept][:50])
+    for name in ("summary.csv", "curves.png", "report.html"):
+        (copied / name).unlink()
+    result = alzoo("report", copied)
+    assert result.exit_code == 0, result.output
+    for name in ("summary.csv", "curves.png", "report.html"):
+        assert (copied / name).stat().st_size > 0
+
+
+def test_several_runs_are_reported(copied: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(copied, tmp_path / "other")
+    for out in (copied, other):
+        (out / "report.html").unlink()
+    assert alzoo("report", copied, other).exit_code == 0
+    assert all((out / "report.html").exists() for out in (copied, other))
+
+
+def test_a_report_changes_no_result(copied: Path) -> None:
+    before = (copied / "results.jsonl").read_bytes()
+    alzoo("report", copied)
+    assert (copied / "results.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("made", [False, True], ids=["missing", "empty"])
+def test_a_report_of_no_run_is_refused(made: bool, tmp_path: Path) -> None:
+    if made:
+        (tmp_path / "nothing").mkdir()
+    assert "nothing" in refused(alzoo("report", tmp_path / "nothing"))
+
+
+# Refused in one line
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["digts"], "Did you mean 'digits'?"),
+        (["digits", "--learners", "random,margn"], "Did you mean 'margin'?"),
+        (["digits", "--learners", "vaal+margn"], "Did you mean 'margin'?"),
+        (["digits", "--learners", "val+margin"], "Did you mean 'vaal'?"),
+        (["digits", "--learners", "margin+random"], "margin"),
+        (["digits", "--learners", "random,random"], "named twice"),
+        (["digits", "--learners", ","], "learner"),
+        (["digits", "--plan", "papr"], "'papr'"),
+        (["digits", "--plan", "paper"], "plain training has no paper"),
+        (["digits", "--set", "margin.stps=3"], "Did you mean 'steps'?"),
+        (["digits", "--set", "margn.steps=3"], "Did you mean 'margin'?"),
+        (["digits", "--set", "steps=3"], "NAME.key=value"),
+        (["digits", "--set", "margin.steps"], "NAME.key=value"),
+        (["digits", "--set", "margin.steps=-1"], "steps=-1"),
+        (["digits", "--set", "margin.steps=1.5"], "steps=1.5"),
+        (["digits", "--set", "margin.steps=many"], "steps='many'"),
+        (["digits", "--set", "margin.batch=0"], "batch=0"),
+        (["digits", "--set", "margin.lr=0"], "lr=0"),
+        (["digits", "--set", "margin.lr=nan"], "lr=nan"),
+        (["digits", "--set", "margin.lr=fast"], "lr='fast'"),
+        (["digits", "--set", "margin.optimizer=lion"], "optimizer='lion'"),
+        (["digits", "--set", "margin.width=0"], "width=0"),
+        (["digits", "--set", "margin.dropout=2.0"], "2.0"),
+        (["digits", "--set", "margin.trunk=smal"], "small"),
+        (["digits", "--set", "margin.augment=spin"], "augment='spin'"),
+        (["digits", "--set", "margin.seed=3"], "seed"),
+        (["digits", "--initial", "0"], "initial=0"),
+        (["digits", "--initial", "-5"], "initial=-5"),
+        (["digits", "--initial", "1439"], "initial=1439"),
+        (["digits", "--initial", "5", "--balanced"], "initial=5"),
+        (["digits", "--budget", "1419"], "more than the pool's 1438 images"),
+        (["digits", "--budget", "0"], "budget=0"),
+        (["digits", "--rounds", "-1"], "rounds=-1"),
+        (["digits", "--seeds", "0"], "seeds=0"),
+        (["digits", "--size", "0"], "size 0"),
+        (["digits", "--size", "4"], "8 pixels"),
+        (["digits", "--test-share", "0.2"], "--test-share"),
+        (["digits", "--device", "abacus"], "device='abacus'"),
+        (["digits", "--device", "cuda:99"], "device='cuda:99'"),
+        (["digits", "--precision", "17-true"], "precision='17-true'"),
+        (["digits", "--workers", "-1"], "workers"),
+        (["folder:"], "path"),
+        (["folder:nowhere"], "nowhere"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_cannot_be_is_refused_in_one_line(words: list[str], why: str, tmp_path: Path) -> None:
+    assert why in refused(compare(words[0], tmp_path / "out", *words[1:]))
+    assert not (tmp_path / "out" / "results.jsonl").exists()
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "pets").mkdir()
+    assert "no images" in refused(compare(f"folder:{tmp_path / 'pets'}", tmp_path / "out"))
+
+
+def test_a_folder_of_one_class_is_refused(tmp_path: Path) -> None:
+    data = fill(tmp_path / "pets", ("cat",))
+    line = refused(compare(f"folder:{data}", tmp_path / "out", "--test-share", "0.2"))
+    assert "one class only, 'cat'" in line
+
+
+def test_a_train_folder_of_one_class_is_refused(tmp_path: Path) -> None:
+    fill(tmp_path / "pets" / "train", ("cat",))
+    fill(tmp_path / "pets" / "test", ("cat",))
+    assert "one class only, 'cat'" in refused(compare(f"folder:{tmp_path / 'pets'}", tmp_path / "out"))
+
+
+def test_a_folder_without_a_test_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    assert "--test-share" in refused(compare(f"folder:{fill(tmp_path / 'pets')}", tmp_path / "out"))
+
+
+def test_a_class_without_a_readable_picture_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    fill(tmp_path / "pets" / "train")
+    fill(tmp_path / "pets" / "test")
+    for path in (tmp_path / "pets" / "train" / "dog").iterdir():
+        path.write_bytes(b"no picture")
+    assert "class 'dog'" in refused(compare(f"folder:{tmp_path / 'pets'}", tmp_path / "out"))
+    assert "8 of 16 images" in caplog.text
+
+
+def test_pictures_of_many_sizes_are_refused_with_the_remedy(tmp_path: Path) -> None:
+    data = fill(tmp_path / "pets")
+    Image.fromarray(np.zeros((9, 12), np.uint8)).save(data / "cat" / "odd.png")
+    assert "--size" in refused(compare(f"folder:{data}", tmp_path / "out", "--test-share", "0.2"))
+
+
+def test_the_folder_of_another_study_is_refused_and_left_alone(copied: Path) -> None:
+    before = contents(copied)
+    assert "another study" in refused(compare("digits", copied, "--budget", "11"))
+    assert contents(copied) == before
+
+
+def test_a_folder_of_other_files_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    assert "no study" in refused(compare("digits", tmp_path / "mine"))
+    assert contents(tmp_path / "mine") == {"thesis.txt": b"years of work"}
+
+
+def test_a_file_for_a_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    assert "is a file" in refused(compare("digits", tmp_path / "file"))
+
+
+def test_a_study_that_is_running_is_refused(copied: Path) -> None:
+    with engine.claimed(Study.read(copied / "study.toml"), copied):
+        line = refused(compare("digits", copied))
+    assert "another process" in line
+
+
+def test_a_part_frozen_on_the_command_line_is_written_down(tmp_path: Path) -> None:
+    result = compare("digits", tmp_path / "out", "--set", "margin.freeze=trunk", "--rounds", "0")
+    assert result.exit_code == 0, result.output
+    assert "trunk" in Study.read(tmp_path / "out" / "study.toml").settings["margin"].get("freeze", ())
+
+
+def test_a_learner_that_diverges_is_one_line_too(tmp_path: Path) -> None:
+    line = refused(compare("digits", tmp_path / "out", "--set", "margin.lr=1e30"))
+    assert "task diverged" in line
+    assert "learning rate" in line
+
+
+@pytest.mark.parametrize(
+    "words", [["compare"], ["compare", "digits", "--rounds", "few"], ["list", "cats"], ["report"], ["train"]], ids=str
+)
+def test_words_that_make_no_command_are_refused_without_a_traceback(words: list[str]) -> None:
+    result = alzoo(*words)
+    assert result.exit_code == 2
+    assert result.stderr
+    assert "Traceback" not in result.output
+
+
+# Settings
+
+
+def test_settings_are_read_as_toml_or_else_as_words() -> None:
+    given = ["a.x=3", "a.y=0.5", "a.z=true", "b.name=small", 'b.freeze=["trunk"]', "b.text='3'"]
+    assert settings(given, ("a", "b")) == {
+        "a": {"x": 3, "y": 0.5, "z": True},
+        "b": {"name": "small", "freeze": ["trunk"], "text": "3"},
+    }
+
+
+def test_a_star_sets_all_and_the_last_word_counts() -> None:
+    assert settings(["*.lr=1", "b.lr=2"], ("a", "b+c", "b")) == {"a": {"lr": 1}, "b+c": {"lr": 1}, "b": {"lr": 2}}
+
+
+# What is imported when
+
+LOADED = """
+import sys
+{}
+print(*sorted({{name.partition(".")[0] for name in sys.modules}}))
+"""
+
+
+def loaded(code: str) -> set[str]:
+    """What is imported in a new Python after this code."""
+    done = subprocess.run([sys.executable, "-c", LOADED.format(code)], capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize("words", [["--help"], ["compare", "--help"]], ids=" ".join)
+def test_help_does_not_wait_for_torch(words: list[str]) -> None:
+    modules = loaded(
+        f"from zoo.cli import main\nsys.argv = ['alzoo', *{words}]\n"
+        "try: main()\nexcept SystemExit as end: assert not end.code"
+    )
+    assert "typer" in modules
+    assert not modules & {"torch", "lightning", "timm", "matplotlib", "sklearn"}
+
+
+def test_importing_the_zoo_does_not_import_torch() -> None:
+    modules = loaded("import zoo")
+    assert "zoo" in modules
+    assert not modules & {"torch", "lightning", "timm", "matplotlib", "sklearn", "torchvision"}
+
+
+def test_create_waits_for_what_only_some_need() -> None:
+    modules = loaded("import zoo; zoo.create")
+    assert "torch" in modules
+    assert not modules & {"lightning", "timm", "matplotlib"}
+
+
+def test_alzoo_is_a_command() -> None:
+    done = subprocess.run(
+        [Path(sys.executable).with_name("alzoo"), "--help"], capture_output=True, text=True, check=True
+    )
+    assert "compare" in done.stdout
+    assert done.stderr == ""
