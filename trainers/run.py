@@ -36,12 +36,14 @@ class Diverged(RuntimeError):
     """A player's loss is no number any more. `.player` is who, `.step` is when, from 0 on in its stage."""
 
     def __init__(self, player: str, stage: str, step: int) -> None:
-        super().__init__(
-            f"{player} diverged: its loss is not finite at step {step} of stage {stage!r}. "
+        super().__init__(player, stage, step)
+        self.player, self.stage, self.step = player, stage, step
+
+    def __str__(self) -> str:
+        return (
+            f"{self.player} diverged: its loss is not finite at step {self.step} of stage {self.stage!r}. "
             f"Lower its learning rate, or look for images without contrast"
         )
-        self.player = player
-        self.step = step
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def execute(study: Study, out: Path, *, workers: int | None = None, console: Con
         done = _done(out)
         todo = [(name, seed) for name, seed in cells(study) if len(done[name, seed]) <= study.rounds]
         cuda = study.device.startswith("cuda") or (study.device == "auto" and torch.cuda.is_available())
-        workers = workers or (1 if cuda else min(os.cpu_count() or 1, len(todo) or 1))
+        workers = min(workers or (1 if cuda else max(1, (os.cpu_count() or 1) // (study.threads or 1))), len(todo))
         with _writing(out) as write, _watching(study, done, console) as watch:
 
             def emit(kind: str, what: Line) -> None:
@@ -49,8 +49,9 @@ def execute(study: Study, out: Path, *, workers: int | None = None, console: Con
                 watch(kind, what)
 
             if workers == 1:
-                for name, seed in todo:
-                    run_cell(study, out, name, seed, done[name, seed], emit)
+                with threads(study.threads or 1):
+                    for name, seed in todo:
+                        run_cell(study, out, name, seed, done[name, seed], emit)
             elif todo:
                 _in_processes(study, out, todo, done, workers, emit)
     return out
@@ -141,6 +142,17 @@ def _watching(study: Study, done: defaultdict[tuple[str, int], list[Line]], cons
         yield watch
 
 
+@contextmanager
+def threads(number: int) -> Iterator[None]:
+    """That many threads for torch inside, as many as before outside."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _in_processes(
     study: Study,
     out: Path,
@@ -152,8 +164,7 @@ def _in_processes(
     """The cells in worker processes; what they emit is emitted here. The first error of a worker stops the study."""
     spawn = multiprocessing.get_context("spawn")
     messages: Queue[tuple[str, Line]] = spawn.Queue()
-    threads = max(1, (os.cpu_count() or 1) // workers)
-    with ProcessPoolExecutor(workers, spawn, initializer=_begin, initargs=(messages, threads)) as pool:
+    with ProcessPoolExecutor(workers, spawn, initializer=_begin, initargs=(messages, study.threads or 1)) as pool:
         running = {cell: pool.submit(_cell, study, out, *cell, done[cell]) for cell in todo}
         try:
             while running:

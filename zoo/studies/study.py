@@ -38,7 +38,7 @@ class Study:
 
     data: a name of `zoo.data`. learners: names of `zoo.create`, "vaal+margin" for an entry with a query.
     initial: labels at the start. budget: labels asked in a round. rounds: how often. seeds: how many runs of each.
-    settings: of single learners, by name.
+    threads: of each process; part of the study, since the order of sums is. settings: of single learners, by name.
     """
 
     data: str
@@ -54,6 +54,7 @@ class Study:
     test_share: float | None = None
     device: str = "auto"
     precision: str = "32-true"
+    threads: int | None = None
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -139,7 +140,8 @@ def prepare(study: Study) -> Study:
         name: {"plan": learner.plan, **learner.settings, "augment": learner.augment}
         for name, learner in learners.items()
     }
-    return replace(study, settings=settings)
+    threads = study.threads or max(1, (os.cpu_count() or 1) // len(cells(study)))
+    return replace(study, settings=settings, threads=threads)
 
 
 def cells(study: Study) -> list[tuple[str, int]]:
@@ -153,7 +155,12 @@ def run_cell(study: Study, out: Path, name: str, seed: int, done: list[Line], em
     learner = study.learner(name, seed, pool)
     for record in done[1:]:
         pool = pool.reveal(record["asked"])
-    place = out / "cells" / f"{name}-seed{seed}"
+    place = out / "cells"
+
+    def file(number: int, kind: str) -> Path:
+        """What is kept of a round while it goes on, so that it can be killed."""
+        return place / f"{name}-seed{seed}-round{number}.{kind}"
+
     ticks = sum(record["ticks"] for record in done)
 
     def fit(number: int) -> float:
@@ -163,7 +170,7 @@ def run_cell(study: Study, out: Path, name: str, seed: int, done: list[Line], em
             pool,
             journal=lambda what, value, step: write(what, value, ticks + step),
             progress=seldom(lambda stage, n, steps: emit("step", {**who, "round": number, "done": (stage, n, steps)})),
-            snapshot=place.with_suffix(".snapshot"),
+            snapshot=file(number, "snapshot"),
         )
         return time.perf_counter() - start
 
@@ -172,11 +179,11 @@ def run_cell(study: Study, out: Path, name: str, seed: int, done: list[Line], em
         for number in range(len(done), study.rounds + 1):
             select_seconds = None
             if number > 0:
-                asked, select_seconds = _next_query(study, learner, pool, place.with_suffix(".json"), number, fit)
+                asked, select_seconds = _next_query(study, learner, pool, file(number, "json"), number, fit)
                 pool = pool.reveal(asked)
                 _contact_sheet(pool, asked, out / "asked" / name / f"seed{seed}-round{number}.png")
             with peak_bytes() as peak:
-                fit_seconds = fit(number)
+                fit_seconds, most = fit(number), peak()
             ticks += learner.ticks
             accuracy = (learner.predict(test.images).argmax(1) == test.targets).double().mean().item()
             write("al/accuracy", accuracy, len(pool.labeled))
@@ -196,18 +203,21 @@ def run_cell(study: Study, out: Path, name: str, seed: int, done: list[Line], em
                     "diagnosis": learner.diagnose(pool, test.images),
                     "fit_seconds": round(fit_seconds, 4),
                     "select_seconds": select_seconds,
-                    "peak_bytes": peak(),
+                    "peak_bytes": most,
                     **provenance(),
                 },
             )
-    place.with_suffix(".json").unlink(missing_ok=True)
+    for number in range(study.rounds + 1):
+        file(number, "json").unlink(missing_ok=True)
+        file(number, "snapshot").unlink(missing_ok=True)
 
 
 def _next_query(
     study: Study, learner: Learner, pool: Pool, note: Path, number: int, fit: Callable[[int], float]
 ) -> tuple[list[int], float]:
     """What the learner asks for round `number`, and the seconds it took; noted in a file before it is used."""
-    if note.exists() and (noted := json.loads(note.read_text()))["round"] == number:
+    if note.exists():
+        noted = json.loads(note.read_text())
         return noted["asked"], noted["select_seconds"]
     assert study.budget is not None
     if learner.parts is None:  # killed between the record of the last round and this note
@@ -215,7 +225,7 @@ def _next_query(
     start = time.perf_counter()
     asked = list(learner.select(pool, study.budget))
     seconds = round(time.perf_counter() - start, 4)
-    write_whole(note, json.dumps({"round": number, "asked": asked, "select_seconds": seconds}))
+    write_whole(note, json.dumps({"asked": asked, "select_seconds": seconds}))
     return asked, seconds
 
 
