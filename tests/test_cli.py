@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import logging
+import os
 import shutil
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import NamedTuple
+from unittest.mock import patch
 
 import numpy as np
 import pytest
-from click.testing import Result
 from PIL import Image
-from click.testing import CliRunner
 
 from zoo import catalogue, datasets
-from zoo.cli import app, settings
+from zoo.cli import main, settings
 from zoo.studies import engine
 from zoo.studies.study import Study
 
@@ -27,9 +30,28 @@ TINY = (
 )
 
 
+class Result(NamedTuple):
+    """What a command has said, and its exit status."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def output(self) -> str:
+        return self.stdout + self.stderr
+
+
 def alzoo(*words: object) -> Result:
     """What the command says to these words, on a wide terminal."""
-    return CliRunner().invoke(app, list(map(str, words)), env={"COLUMNS": "300"})
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    said = patch.object(sys, "argv", ["alzoo", *map(str, words)])
+    with said, patch.dict(os.environ, COLUMNS="300"), redirect_stdout(out), redirect_stderr(err):
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+    return Result(code, out.getvalue(), err.getvalue())
 
 
 def compare(data: str, out: Path, *more: object) -> Result:
@@ -380,11 +402,8 @@ def test_a_learner_that_diverges_is_one_line_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "words", [["compare"], ["compare", "digits", "--rounds", "few"], ["list", "cats"], ["report"], ["train"]], ids=str
 )
-def test_words_that_make_no_command_are_refused_without_a_traceback(words: list[str]) -> None:
-    result = alzoo(*words)
-    assert result.exit_code == 2
-    assert result.stderr
-    assert "Traceback" not in result.output
+def test_words_that_make_no_command_are_refused_in_one_line(words: list[str]) -> None:
+    assert refused(alzoo(*words))
 
 
 # Settings
@@ -423,7 +442,7 @@ def test_help_does_not_wait_for_torch(words: list[str]) -> None:
         f"from zoo.cli import main\nsys.argv = ['alzoo', *{words}]\n"
         "try: main()\nexcept SystemExit as end: assert not end.code"
     )
-    assert "typer" in modules
+    assert "zoo" in modules
     assert not modules & {"torch", "lightning", "timm", "matplotlib", "sklearn"}
 
 

@@ -26,7 +26,7 @@ from trainers.pool import Pool
 from zoo import datasets
 from zoo.catalogue import create
 from zoo.journal import seldom, tensorboard
-from zoo.learner import Learner
+from zoo.learner import Learner, fabric
 
 Line = dict[str, Any]  # of results.jsonl
 Emit = Callable[[str, Line], None]  # ("record", its fields) or ("step", where a fit stands)
@@ -174,6 +174,7 @@ def run_cell(study: Study, out: Path, name: str, seed: int, done: list[Line], em
         )
         return time.perf_counter() - start
 
+    fabric(learner.device, learner.precision)  # imported and started before anything is timed
     who = {"learner": name, "seed": seed}
     with tensorboard(out / "tb" / name / f"seed{seed}") as write:
         for number in range(len(done), study.rounds + 1):
