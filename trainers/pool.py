@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 UNKNOWN = -1
@@ -49,13 +51,15 @@ class Pool:
     rounds: tuple[Tensor, ...] = ()
 
     @classmethod
-    def of(cls, images: Tensor, targets: Tensor, classes: int, names: Sequence[str] | None = None) -> Pool:
+    def of(
+        cls, images: Tensor, targets: Tensor | Sequence[int], classes: int, names: Sequence[str] | None = None
+    ) -> Pool:
         """A simulated pool: every label hidden behind an oracle that looks it up in `targets`.
 
         images: uint8 (n c h w). targets: integers (n,) in [0, classes).
         Raises TypeError for images that are not uint8, ValueError for anything else that does not fit.
         """
-        targets = torch.as_tensor(targets).detach().to("cpu", torch.int64, copy=True)
+        targets = _integers(targets, "targets are")
         if targets.shape != (len(images),):
             raise ValueError(f"{len(images)} images need targets of shape ({len(images)},), not {tuple(targets.shape)}")
         if strange := _outside(targets, 0, classes):
@@ -162,7 +166,7 @@ class Pool:
         indices = self._check(asked)
         if (known := self.labels[indices] != UNKNOWN).any():
             raise ValueError(f"{int(known.sum())} of {len(indices)} indices are labeled already; reveal each once")
-        answers = self._answers(self.oracle(indices) if labels is None else labels, indices, least=UNKNOWN)
+        answers = self._answers(self.oracle(indices.clone()) if labels is None else labels, indices, least=UNKNOWN)
         return replace(self, labels=self.labels.index_copy(0, indices, answers), rounds=(*self.rounds, indices))
 
     def suppose(self, indices: Tensor | Sequence[int], labels: Tensor | Sequence[int]) -> Pool:
@@ -205,10 +209,7 @@ class Pool:
                     "zoo.judge(selection, by=...) -> (images, labels, ledger), then pool.admit(images, labels)"
                 )
             asked = asked.indices
-        indices = torch.as_tensor(asked)
-        if indices.ndim != 1 or indices.is_floating_point() or (indices.dtype == torch.bool):
-            raise ValueError(f"indices are integers (n,), not {indices.dtype} {tuple(indices.shape)}")
-        indices = indices.detach().to("cpu", torch.int64, copy=True)
+        indices = _integers(asked, "indices are")
         if strange := _outside(indices, 0, len(self)):
             raise ValueError(f"index {strange[0]} is outside [0, {len(self)}), the images of this pool")
         if twice := len(indices) - len(indices.unique()):
@@ -217,14 +218,12 @@ class Pool:
 
     def _answers(self, labels: Tensor | Iterable[int], asked: Tensor, least: int) -> Tensor:
         """Labels int64 on the CPU, one for each that was asked, in [least, classes)."""
-        answers = torch.as_tensor(labels).detach().cpu()
-        if not len(asked):
-            return torch.empty(0, dtype=torch.int64)
-        if answers.shape != (len(asked),) or answers.is_floating_point():
-            raise ValueError(f"{len(asked)} answers are due, integers; got {answers.dtype} {tuple(answers.shape)}")
+        answers = _integers(labels, f"{len(asked)} answers are due,")
+        if len(answers) != len(asked):
+            raise ValueError(f"{len(asked)} answers are due, one for each image; got {len(answers)}")
         if strange := _outside(answers, least, self.classes):
             raise ValueError(f"answer {strange[0]} is outside [0, {self.classes}), the classes of this pool")
-        return answers.to(torch.int64)
+        return answers
 
 
 @dataclass(frozen=True, eq=False)
@@ -250,6 +249,23 @@ def normal(images: Tensor) -> Tensor:
 def uint8(x: Tensor) -> Tensor:
     """Float images in [-1, 1] (b c h w), clamped, as uint8 0..255: the way back from `normal`."""
     return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def _integers(values: Any, what: str) -> Tensor:
+    """A list, an array or a tensor of integers (n,) as int64 on the CPU: a copy, nobody else's."""
+    try:
+        numbers = values.detach().cpu() if isinstance(values, Tensor) else torch.from_numpy(_array(values))
+    except (TypeError, RuntimeError) as error:
+        raise ValueError(f"{what} integers (n,), not {type(values).__name__}") from error
+    if numbers.ndim != 1 or numbers.is_floating_point() or numbers.is_complex() or numbers.dtype == torch.bool:
+        raise ValueError(f"{what} integers (n,), not {numbers.dtype} {tuple(numbers.shape)}")
+    return numbers.to(torch.int64, copy=True)
+
+
+def _array(values: Any) -> NDArray[Any]:
+    """A copy in order; numpy takes an empty list for floats, and torch knows no large unsigned integers."""
+    array = np.array(values)
+    return array.astype(np.int64) if array.dtype.kind in "iu" or not array.size else array
 
 
 def _outside(values: Tensor, least: int, most: int) -> list[int]:

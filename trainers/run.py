@@ -184,8 +184,8 @@ class Run:
         state, number = self._state, self._state.stage
         state.stage += 1
         if self._saved is not None and number < self._saved["stage"]:
-            return
-        if self._saved is not None and number == self._saved["stage"]:
+            first = n
+        elif self._saved is not None and number == self._saved["stage"]:
             first = self._saved["step"]
         for step in range(first, n):
             reseed(self.device, self.seed, "step", len(self.pool.rounds), stage, step)
@@ -193,12 +193,14 @@ class Run:
             yield step
             state.ticks += 1
             if step + 1 == n or (step + 1) % WINDOW == 0:
-                self._read(stage)
+                self._check(stage)
+                self._write()
             if self.watch is not None:
                 self.watch(stage, step + 1, n)
             if self.snapshots is not None and time.monotonic() - self._moment >= self.snapshots.seconds:
-                self._read(stage)
+                self._check(stage)
                 self._save(number, step + 1)
+        reseed(self.device, self.seed, "after", len(self.pool.rounds), stage)
 
     def once(self, name: str, compute: Callable[[], T]) -> T:
         """`compute()`, tensors or plain values, remembered in the snapshot: for what happens between two stages."""
@@ -232,14 +234,18 @@ class Run:
             state.broken[player] = torch.minimum(state.broken.get(player, when), when)
             state.pending = None
 
-    def _read(self, stage: str) -> None:
-        """Wait for the device: stop if a loss is no number, and write the means into the journal."""
+    def _check(self, stage: str) -> None:
+        """Wait for the device, and stop if a loss is no number."""
         state = self._state
         first = {player: int(when) for player, when in state.broken.items()}
         if first and min(first.values()) < NEVER:
             player = min(first, key=lambda name: first[name])
             raise Diverged(player, stage, first[player])
         state.broken.clear()
+
+    def _write(self) -> None:
+        """Write the means since the last time into the journal."""
+        state = self._state
         for name, values in state.sums.items():
             if self.journal is not None:
                 self.journal(name, torch.stack(values).mean().item(), state.ticks)
@@ -250,7 +256,7 @@ class Run:
         state = self._state
         path = self.snapshots.path
         path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_name(f"{path.name}.{os.getpid()}")
+        fresh = path.with_name(f"{path.name}.partial")
         self.fabric.save(
             fresh,
             {

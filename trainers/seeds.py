@@ -3,13 +3,15 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
+from operator import index
 
 import torch
 
 
 def key(seed: int, *use: str | int) -> int:
     """A number in [0, 2^63) that depends on the seed and on what it is for, and on nothing else."""
-    return int.from_bytes(blake2b(repr((seed, *use)).encode(), digest_size=8).digest(), "big") >> 1
+    parts = tuple(part if isinstance(part, str) else index(part) for part in (seed, *use))
+    return int.from_bytes(blake2b(repr(parts).encode(), digest_size=8).digest(), "big") >> 1
 
 
 def generator(seed: int, *use: str | int) -> torch.Generator:

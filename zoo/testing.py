@@ -212,7 +212,7 @@ def what_makes_no_sense_is_refused(subject: Subject) -> None:
     refuses(ValueError, "at least 1", lambda: learner.select(p, 0))
     refuses(ValueError, "at least 1", lambda: learner.select(p, -1))
     refuses(ValueError, "supposition", lambda: learner.select(p.suppose(p.unlabeled[:2], [0, 1]), 3))
-    small = Pool.of(torch.zeros(6, 1, 9, 9, dtype=torch.uint8), torch.zeros(6), 2).reveal([0])
+    small = Pool.of(torch.zeros(6, 1, 9, 9, dtype=torch.uint8), [0, 1, 0, 1, 0, 1], 2).reveal([0])
     refuses(ValueError, "fit", lambda: learner.select(small, 1))
     refuses(TypeError, "no setting", lambda: subject.learner(epochz=3))
 

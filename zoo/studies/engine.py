@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
+import tomllib
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from queue import Empty
 from typing import TYPE_CHECKING, Any
@@ -36,8 +39,8 @@ def run(study: Study, out: Path | None = None, *, workers: int | None = None, co
 
 def execute(study: Study, out: Path, *, workers: int | None = None, console: Console | None = None) -> Path:
     """`run` for a study that `prepare` has been over."""
-    with claimed(study, out):
-        done = _done(out)
+    with claimed(study, out) as ours:
+        study, done = ours, _done(out)
         todo = [(name, seed) for name, seed in cells(study) if len(done[name, seed]) <= study.rounds]
         cuda = study.device.startswith("cuda") or (study.device == "auto" and torch.cuda.is_available())
         workers = min(workers or (1 if cuda else max(1, (os.cpu_count() or 1) // (study.threads or 1))), len(todo))
@@ -54,33 +57,43 @@ def execute(study: Study, out: Path, *, workers: int | None = None, console: Con
                         run_cell(study, out, name, seed, done[name, seed], emit)
             elif todo:
                 _in_processes(study, out, todo, done, workers, emit)
+        shutil.rmtree(out / "cells", ignore_errors=True)  # what was kept of rounds that were going on
     return out
 
 
 @contextmanager
-def claimed(study: Study, out: Path) -> Iterator[None]:
-    """The folder is this study's, and nobody else is writing into it. Raises FileExistsError otherwise."""
+def claimed(study: Study, out: Path) -> Iterator[Study]:
+    """The folder is this study's, and nobody else is writing into it. Raises FileExistsError otherwise.
+
+    Gives the study as it stands in the folder: it goes on with the threads it began with.
+    """
     from filelock import FileLock, Timeout
 
-    claim(study, out)
+    study = claim(study, out)
     out.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(out / ".lock", timeout=0):
+            for torn in out.glob(".study.toml.*"):
+                torn.unlink()
             write_whole(out / "study.toml", study.toml())
-            yield
+            yield study
     except Timeout:
         raise FileExistsError(f"{out} is being written by another process. Wait, or give another --out") from None
 
 
-def claim(study: Study, out: Path) -> None:
-    """Refuse a folder that holds anything but this study. Raises FileExistsError."""
+def claim(study: Study, out: Path) -> Study:
+    """The study as it stands in the folder. Raises FileExistsError for a folder that holds anything else."""
     written = out / "study.toml"
     if out.exists() and not out.is_dir():
         raise FileExistsError(f"{out} is a file. Give a folder with --out")
-    if written.exists() and written.read_text() != study.toml():
+    if not written.exists():
+        if out.exists() and any(not p.name.startswith(".") for p in out.iterdir()):
+            raise FileExistsError(f"{out} holds files that are no study. Give another folder with --out")
+        return study
+    study = replace(study, threads=tomllib.loads(written.read_text()).get("threads", study.threads))
+    if written.read_text() != study.toml():
         raise FileExistsError(f"{out} holds another study (see {written}). Give another folder with --out")
-    if not written.exists() and out.exists() and any(p.name != ".lock" for p in out.iterdir()):
-        raise FileExistsError(f"{out} holds files that are no study. Give another folder with --out")
+    return study
 
 
 def _done(out: Path) -> defaultdict[tuple[str, int], list[Line]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 import re
@@ -67,6 +68,9 @@ class Study:
             raise ValueError("no learner is named; `alzoo list` shows them")
         if twice := {name for name in self.learners if self.learners.count(name) > 1}:
             raise ValueError(f"learner {min(twice)!r} is named twice")
+        for name, table in self.settings.items():
+            if common := table.keys() & {"seed", "device", "precision"}:
+                raise ValueError(f"{name}.{min(common)} cannot be set for one learner: all share it in a study")
         if strange := self.settings.keys() - set(self.learners):
             raise ValueError(
                 f"settings for {min(strange)!r}, which is not among the learners {', '.join(self.learners)}"
@@ -89,7 +93,8 @@ class Study:
     def folder(self) -> Path:
         """Where it goes by default: the same study, the same folder."""
         name = self.data.removeprefix("folder:").strip("/").replace("/", "-")
-        return Path("alzoo-runs") / f"{name}-{blake2b(self.toml().encode(), digest_size=4).hexdigest()}"
+        same = replace(self, threads=None).toml()  # on a machine with other cores, too
+        return Path("alzoo-runs") / f"{name}-{blake2b(same.encode(), digest_size=4).hexdigest()}"
 
     def pool(self, seed: int) -> tuple[Pool, datasets.Test]:
         """The pool with its initial set, the same for all learners, and the held-out images."""
@@ -137,7 +142,7 @@ def prepare(study: Study) -> Study:
     for learner in learners.values():
         learner.build(pool.shape, pool.classes)
     settings = {
-        name: {"plan": learner.plan, **learner.settings, "augment": learner.augment}
+        name: {**study.settings.get(name, {}), "plan": learner.plan, **learner.settings, "augment": learner.augment}
         for name, learner in learners.items()
     }
     threads = study.threads or max(1, (os.cpu_count() or 1) // len(cells(study)))
@@ -151,7 +156,8 @@ def cells(study: Study) -> list[tuple[str, int]]:
 
 def run_cell(study: Study, out: Path, name: str, seed: int, done: list[Line], emit: Emit) -> None:
     """The rounds of one learner with one seed that are not in `done` yet, each emitted as a record."""
-    pool, test = study.pool(seed)
+    with hushed():  # `prepare` has said already what there is to say of the data
+        pool, test = study.pool(seed)
     learner = study.learner(name, seed, pool)
     for record in done[1:]:
         pool = pool.reveal(record["asked"])
@@ -208,9 +214,6 @@ def run_cell(study: Study, out: Path, name: str, seed: int, done: list[Line], em
                     **provenance(),
                 },
             )
-    for number in range(study.rounds + 1):
-        file(number, "json").unlink(missing_ok=True)
-        file(number, "snapshot").unlink(missing_ok=True)
 
 
 def _next_query(
@@ -259,11 +262,20 @@ def peak_bytes() -> Iterator[Callable[[], int]]:
         yield lambda: unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-@cache
+@contextmanager
+def hushed() -> Iterator[None]:
+    """No warnings of alzoo's own inside."""
+    log = logging.getLogger("alzoo")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
 def provenance() -> dict[str, Any]:
     """What a record was made by and on."""
-    here = Path(__file__).parent
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     return {
         "versions": {
@@ -271,8 +283,16 @@ def provenance() -> dict[str, Any]:
             **{name: version(name) for name in ("alzoo", "torch", "torchvision", "timm", "numpy")},
         },
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, {gpu}",
-        "commit": commit.stdout.strip(),
+        "commit": commit(),
     }
+
+
+@cache
+def commit() -> str:
+    """The commit of alzoo's own checkout, or nothing where it is installed from a wheel."""
+    here = Path(__file__).parent
+    out = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
+    return out.stdout.strip()
 
 
 def write_whole(path: Path, text: str) -> None:
