@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from zoo.catalogue import create, load, names, weights
     from zoo.datasets import Test, data
     from zoo.entry import Entry, Preset
+    from zoo.judging import judge
     from zoo.learner import Learner
     from zoo.naming import UnknownName
     from zoo.query import Query
@@ -32,6 +33,7 @@ _HOMES = {
     "UnknownName": "zoo.naming",
     "create": "zoo.catalogue",
     "data": "zoo.datasets",
+    "judge": "zoo.judging",
     "load": "zoo.catalogue",
     "names": "zoo.catalogue",
     "top": "zoo.scan",
@@ -52,6 +54,7 @@ __all__ = [
     "UnknownName",
     "create",
     "data",
+    "judge",
     "load",
     "names",
     "top",

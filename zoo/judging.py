@@ -1,0 +1,80 @@
+"""Who says what a made image shows: a person, a classifier that may reject it, or the nearest real image."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trainers.pool import Pool, normal
+from zoo.learner import Learner
+from zoo.selection import Selection
+
+Person = Callable[[Tensor], Tensor]  # uint8 images (n c h w) -> labels (n,), -1 where nobody can tell
+
+
+@dataclass(frozen=True, eq=False)
+class Ledger:
+    """What judging has cost and brought.
+
+    by: who judged. shown: how many images. accepted: positions in the selection that have a label, int64 (m,).
+    rejected: the others, int64 (shown - m,). asked: indices of real images whose label was asked for on the way,
+    int64; each is a label that somebody had to give.
+    """
+
+    by: str
+    shown: int
+    accepted: Tensor
+    rejected: Tensor
+    asked: Tensor
+
+
+def judge(selection: Selection, by: Person | Learner | Pool, confidence: float = 0.9) -> tuple[Tensor, Tensor, Ledger]:
+    """Labels for the made images of a selection: what `pool.admit` takes, and a ledger.
+
+    by: a function that shows images to a person and gives labels, -1 where they cannot tell; or a fitted learner,
+        which rejects what it gives less than `confidence` to (in (0, 1]); or a pool, whose nearest real image by
+        squared pixel distance lends its label: the known one, or else the oracle's.
+    Returns images uint8 (m c h w), labels int64 (m,) and the ledger; rejected images are left out.
+    Raises ValueError for a selection without made images, or a confidence that is no share.
+    """
+    if selection.images is None:
+        raise ValueError("this selection holds real images, which need no judge: pool.reveal(selection)")
+    if not 0 < confidence <= 1:
+        raise ValueError(f"confidence={confidence} must be in (0, 1]")
+    images, asked = selection.images, torch.empty(0, dtype=torch.int64)
+    if isinstance(by, Learner):
+        name = by.name
+        best, labels = by.predict(images).max(1)
+        labels = torch.where(best >= confidence, labels, -1)
+    elif isinstance(by, Pool):
+        name = "the nearest real image"
+        near = nearest(images, by)
+        labels = by.labels[near].clone()
+        asked = near[labels < 0].unique()
+        answers = torch.full_like(by.labels, -1)
+        answers[asked] = torch.as_tensor(by.oracle(asked.clone())).cpu().to(torch.int64) if len(asked) else asked
+        labels = torch.where(labels < 0, answers[near], labels)
+    else:
+        name = "a person"
+        labels = torch.as_tensor(by(images)).cpu().to(torch.int64)
+        if labels.shape != (len(images),):
+            raise ValueError(f"{len(images)} images were shown, but {tuple(labels.shape)} labels came back")
+    places, taken = torch.arange(len(images)), labels >= 0
+    ledger = Ledger(name, len(images), places[taken], places[~taken], asked)
+    return images[taken.to(images.device)], labels[taken], ledger
+
+
+def nearest(images: Tensor, pool: Pool, size: int = 4096) -> Tensor:
+    """The index of the real image with the smallest squared pixel distance: uint8 (n c h w) -> int64 (n,).
+
+    Blocks of `size` real images are compared at a time; ties go to the lower index.
+    """
+    made = normal(images.to(pool.images.device)).flatten(1)
+    best = torch.full((len(made),), torch.inf, device=made.device)
+    where = torch.zeros(len(made), dtype=torch.int64, device=made.device)
+    for indices in torch.arange(len(pool)).split(size):
+        gap, place = torch.cdist(made, normal(pool.take(indices)).flatten(1)).min(1)
+        where = torch.where(gap < best, indices.to(made.device)[place], where)
+        best = torch.minimum(gap, best)
+    return where.cpu()
