@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -49,13 +50,16 @@ def list_(kind: str | None) -> None:
         ),
         "data": (
             "Data",
-            ("name", "what", "images", "shape", "classes", "where from"),
-            [(s.name, s.what, s.images, s.shape, s.classes, s.where) for s in datasets.describe()],
+            ("name", "what", "pool + test", "shape", "classes", "where from"),
+            [
+                (s.name, s.what, joined(" + ", s.images), joined("x", s.shape), s.classes, s.where)
+                for s in datasets.describe()
+            ],
         ),
     }
     for each, (title, columns, rows) in show.items():
         if kind in (None, each):
-            Console().print(table(title, columns, rows))
+            Console().print(table(title, columns, rows) if rows else f"[bold]{title}[/]\n")
 
 
 @app.command()
@@ -180,12 +184,17 @@ def refuse(message: str) -> None:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
-    grid = Table(title=title, title_justify="left", title_style="bold")
+    """Rows under a title; names are never broken."""
+    grid = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
     for column in columns:
-        grid.add_column(column, overflow="fold")
+        grid.add_column(column, overflow="fold", no_wrap=column == "name")
     for row in rows:
         grid.add_row(*("" if value is None else str(value) for value in row))
     return grid
+
+
+def joined(sign: str, numbers: Sequence[int] | None) -> str | None:
+    return None if numbers is None else sign.join(map(str, numbers))
 
 
 def doc(module: str) -> str:

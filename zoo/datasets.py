@@ -298,18 +298,18 @@ _SVHN = "train_32x32.mat and test_32x32.mat"
 
 _SOURCES = (
     Source("digits", "handwritten digits", (1438, 359), (1, 16, 16), 10, "part of scikit-learn"),
-    Source("mnist", "handwritten digits", (60_000, 10_000), (1, 28, 28), 10, f"--root, or download: {_MNIST}"),
-    Source("fashion_mnist", "clothes", (60_000, 10_000), (1, 28, 28), 10, f"--root, or download: Fashion{_MNIST}"),
-    Source("cifar10", "animals and vehicles", (50_000, 10_000), (3, 32, 32), 10, f"--root, or download: {_CIFAR10}"),
-    Source("cifar100", "things of many kinds", (50_000, 10_000), (3, 32, 32), 100, f"--root, or download: {_CIFAR100}"),
-    Source("svhn", "house numbers", (73_257, 26_032), (3, 32, 32), 10, f"--root, or download: {_SVHN}"),
+    Source("mnist", "handwritten digits", (60_000, 10_000), (1, 28, 28), 10, "downloaded, or --root"),
+    Source("fashion_mnist", "clothes", (60_000, 10_000), (1, 28, 28), 10, "downloaded, or --root"),
+    Source("cifar10", "animals and vehicles", (50_000, 10_000), (3, 32, 32), 10, "downloaded, or --root"),
+    Source("cifar100", "things of many kinds", (50_000, 10_000), (3, 32, 32), 100, "downloaded, or --root"),
+    Source("svhn", "house numbers", (73_257, 26_032), (3, 32, 32), 10, "downloaded, or --root"),
     Source(
         "folder:PATH",
         "image files of your own",
         None,
         None,
         None,
-        "PATH/train/<class>/* and PATH/test/<class>/*, or PATH/<class>/* with --test-share",
+        "PATH/{train,test}/<class>/*, or PATH/<class>/* with --test-share",
     ),
 )
 
