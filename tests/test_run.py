@@ -576,7 +576,7 @@ def lottery(run: Run, pool: Pool) -> list[nn.Module]:  # noqa: ARG001
 def live(loop: Loop, path: Path | None = None, kill: int | None = None, seconds: float = 0.0) -> list[Tensor]:
     """A fit of one's loop, killed at its kill-th step; all weights and statistics in the end."""
     pool = noise()
-    with seeded(0, "build"):
+    with seeded(torch.device("cpu"), 0, "build"):
         run = Run(
             pool,
             seed=4,
@@ -865,16 +865,16 @@ def test_reseeding_starts_the_global_numbers_anew() -> None:
 
 def test_seeded_numbers_are_the_same_inside_and_untouched_outside() -> None:
     before = torch.get_rng_state()
-    with seeded(0, "build"):
+    with seeded(torch.device("cpu"), 0, "build"):
         one = torch.rand(4)
-    with seeded(0, "build"):
+    with seeded(torch.device("cpu"), 0, "build"):
         assert torch.equal(torch.rand(4), one)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_seeded_numbers_are_untouched_outside_after_an_error() -> None:
     def fail() -> None:
-        with seeded(0, "build"):
+        with seeded(torch.device("cpu"), 0, "build"):
             torch.rand(4)
             raise Killed
 

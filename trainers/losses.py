@@ -27,5 +27,6 @@ def says(logits: Tensor, *, labeled: bool) -> Tensor:
 
 def auc(labeled: Tensor, unlabeled: Tensor) -> Tensor:
     """How often a labeled score (l,) is above an unlabeled one (u,); ties count half. 0.5 is chance, 1 is certain."""
-    above = labeled[:, None] - unlabeled
-    return (above > 0).float().mean() + 0.5 * (above == 0).float().mean()
+    ranks = labeled.float().sort().values
+    below, upto = (torch.searchsorted(ranks, unlabeled.float(), right=right).double() for right in (False, True))
+    return (1 - (below + upto).mean() / (2 * len(ranks))).float()

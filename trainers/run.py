@@ -174,7 +174,7 @@ class Run:
     def _look_at(self, indices: Tensor) -> Tensor:
         if self._resident is not None and not len(self.pool.made):
             return self._resident[indices.to(self.device)]
-        return self.pool.take(indices).to(self.device, non_blocking=True)
+        return self.pool.take(indices).to(self.device, non_blocking=self.device.type == "cuda")
 
     def steps(self, n: int, stage: str = "train", first: int = 0) -> Iterator[int]:
         """The step numbers first..n-1 of a stage: what a loop loops over.
@@ -225,6 +225,12 @@ class Run:
         if text not in self._state.said:
             self._state.said.add(text)
             logging.getLogger("alzoo").warning(text)
+
+    def finish(self) -> None:
+        """Let go of what only training needs: gradients, and the optimizers' state."""
+        for _, _, optimizer in self._state.players:
+            optimizer.zero_grad()
+        self._state.players.clear()
 
     def _sign(self, player: str) -> None:
         """The losses since the last optimizer step were this player's."""

@@ -27,8 +27,8 @@ def reseed(device: torch.device, seed: int, *use: str | int) -> None:
 
 
 @contextmanager
-def seeded(seed: int, *use: str | int) -> Iterator[None]:
+def seeded(device: torch.device, seed: int, *use: str | int) -> Iterator[None]:
     """torch's global random numbers from a seed for one use inside; the caller's own, untouched, outside."""
-    with torch.random.fork_rng():
-        torch.manual_seed(key(seed, *use))
+    with torch.random.fork_rng(devices=[device.index or 0] if device.type == "cuda" else []):
+        reseed(device, seed, *use)
         yield

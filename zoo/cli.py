@@ -130,6 +130,7 @@ def main() -> None:
     except click.ClickException as error:
         refuse(error.format_message())
     except (click.Abort, KeyboardInterrupt):
+        sys.stderr.write("alzoo: stopped; the same command goes on from here\n")
         sys.exit(130)
 
 

@@ -75,7 +75,7 @@ class Learner:
             raise ValueError(f"{self.name} cannot fit: the pool has no labeled image. Reveal some first")
         path = None if snapshot is None else Path(snapshot)
         with (
-            seeded(self.seed, "build", len(pool.rounds)),
+            seeded(torch.device(self.device), self.seed, "build", len(pool.rounds)),
             watching(progress) as watch,
             journaling(journal) as write,
         ):
@@ -91,6 +91,7 @@ class Learner:
             )
             placed(parts, run.device)
             self.entry.train(run, pool, self.loop, **parts)
+            run.finish()
         self.parts, self.fitted, self.ticks = parts, (pool.shape, pool.classes), run.ticks
         if path is not None:
             path.unlink(missing_ok=True)
@@ -141,7 +142,7 @@ class Learner:
         """Numbers that tell whether this method's game works; held_out: uint8 (n c h w). Empty without a game."""
         if self.entry.diagnose is None or not len(pool.unlabeled):
             return {}
-        with seeded(self.seed, "diagnose", len(pool.rounds)):
+        with seeded(torch.device(self.device), self.seed, "diagnose", len(pool.rounds)):
             return self.entry.diagnose(self.scan(pool), held_out)
 
     def sample(self, n: int, labels: Tensor | None = None, seed: int = 0) -> Tensor:

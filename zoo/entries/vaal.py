@@ -63,7 +63,7 @@ def diagnose(scan: Scan, held_out: Tensor) -> dict[str, float]:
     fresh = Scan(Pool.hidden(held_out, scan.pool.classes, nobody), scan.parts, precision=scan.precision)
     encoder: nn.Module = scan.parts["vae"].get_submodule("encoder")
     mu, logvar = fresh.each(lambda x: torch.stack(encoder(x), 1)).unbind(1)
-    x = normal(held_out)
+    x = normal(held_out).cpu()
     error = (fresh.each(lambda x: rebuild(scan.parts, x)).cpu() - x).square().mean()
     return {
         "critic_auc": auc(looks, unlabeled).item() if len(looks) and len(unlabeled) else 0.5,
