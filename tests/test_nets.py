@@ -76,7 +76,7 @@ def test_wild_images_keep_the_spread_finite() -> None:
 
 def test_released_initialisation() -> None:
     vae = VAE((3, 32, 32), width=64)
-    for layer, fan in ((vae.encoder.body[3], 64 * 16), (vae.decoder.body[0], 32)):
+    for layer, fan in ((vae.encoder.body[3], 64 * 16), (vae.decoder.body[0][0], 32)):
         assert layer.weight.std().item() == pytest.approx((2 / fan) ** 0.5, rel=0.05)
     assert vae.encoder.mu.weight.abs().max().item() <= vae.encoder.mu.in_features**-0.5
 

@@ -482,10 +482,10 @@ def test_one_of_several_losses_before_a_step_is_enough() -> None:
     assert caught.value.step == 1
 
 
-def test_players_without_names_are_numbered() -> None:
+def test_players_without_names_are_called_by_what_they_are() -> None:
     with pytest.raises(Diverged) as caught:
         alone(Run(greys()), lambda _: (True,))
-    assert caught.value.player == "player 0"
+    assert caught.value.player == "Linear"
 
 
 def test_a_finite_fit_goes_through() -> None:

@@ -59,7 +59,10 @@ class Pool:
         images: uint8 (n c h w). targets: integers (n,) in [0, classes).
         Raises TypeError for images that are not uint8, ValueError for anything else that does not fit.
         """
+        _check_images(images)
         targets = _integers(targets, "targets are")
+        if classes < 2:
+            raise ValueError(f"classes={classes}: there must be two to tell apart")
         if targets.shape != (len(images),):
             raise ValueError(f"{len(images)} images need targets of shape ({len(images)},), not {tuple(targets.shape)}")
         if strange := _outside(targets, 0, classes):
@@ -68,8 +71,13 @@ class Pool:
 
     @classmethod
     def hidden(cls, images: Tensor, classes: int, oracle: Oracle, names: Sequence[str] | None = None) -> Pool:
-        """A pool of which nothing is known yet, before an oracle of one's own."""
+        """A pool of which nothing is known yet, before an oracle of one's own.
+
+        classes: 2 or more, or 0 while nobody knows them.
+        """
         _check_images(images)
+        if isinstance(classes, bool) or not isinstance(classes, int) or classes < 0 or classes == 1:
+            raise ValueError(f"classes={classes!r} must be a whole number, 2 or more (0 while nobody knows them)")
         names = tuple(map(str, range(classes))) if names is None else tuple(names)
         if len(names) != classes:
             raise ValueError(f"{len(names)} names for {classes} classes; give one per class")
@@ -109,6 +117,8 @@ class Pool:
         if strange := sorted(set(known.values()) - set(names)):
             raise ValueError(f"label {strange[0]!r} is not among the names {names}")
         pool = cls.hidden(decoded.images, len(names), nobody, names)
+        if not known:
+            return pool
         position = {name: i for i, name in enumerate(decoded.paths)}
         return pool.reveal(
             torch.tensor([position[p] for p in known], dtype=torch.int64),
@@ -218,6 +228,8 @@ class Pool:
 
     def _answers(self, labels: Tensor | Iterable[int], asked: Tensor, least: int) -> Tensor:
         """Labels int64 on the CPU, one for each that was asked, in [least, classes)."""
+        if not self.classes:
+            raise ValueError("this pool has no classes yet: give of_folder their names=[...], or labels=CSV")
         answers = _integers(labels, f"{len(asked)} answers are due,")
         if len(answers) != len(asked):
             raise ValueError(f"{len(asked)} answers are due, one for each image; got {len(answers)}")
@@ -238,7 +250,7 @@ class Known:
 
 def nobody(indices: Tensor) -> Tensor:
     """The oracle of a folder without answers."""
-    raise ValueError(f"nobody can answer for these {len(indices)} images: reveal takes labels=...")
+    raise ValueError(f"nobody can answer: reveal takes labels=... ({len(indices)} images were asked)")
 
 
 def normal(images: Tensor) -> Tensor:
@@ -275,6 +287,8 @@ def _outside(values: Tensor, least: int, most: int) -> list[int]:
 
 
 def _check_images(images: Tensor) -> None:
+    if not isinstance(images, Tensor):
+        raise TypeError(f"images are a tensor, not {type(images).__name__}; for an array, torch.from_numpy(images)")
     if images.dtype != torch.uint8:
         raise TypeError(
             f"images are uint8 in 0..255, not {images.dtype}; for floats in [0, 1]: (x * 255).to(torch.uint8)"

@@ -6,7 +6,8 @@ import logging
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -71,6 +72,7 @@ class _State:
     sums: dict[str, list[Tensor]] = field(default_factory=lambda: defaultdict(list))
     broken: dict[str, Tensor] = field(default_factory=dict)  # player -> the first step with a loss that is no number
     pending: Tensor | None = None  # whether the losses since the last optimizer step were finite
+    name: str = ""  # of the stage
     step: int = 0
     said: set[str] = field(default_factory=set)
 
@@ -92,7 +94,9 @@ class Run:
         journal: Journal | None = None,
         watch: Watch | None = None,
         snapshots: Snapshots | None = None,
+        parts: Mapping[str, nn.Module] | None = None,
     ) -> None:
+        """parts: the networks by name, so that an error can say whose loss it was."""
         if fabric is None:
             from lightning.fabric import Fabric
 
@@ -104,6 +108,7 @@ class Run:
         self.journal = journal
         self.watch = watch
         self.snapshots = snapshots
+        self.parts = parts or {}
         self._state = _State()
         self._saved = None if snapshots is None else _load(fabric, snapshots)
         if self._saved is not None:
@@ -127,10 +132,17 @@ class Run:
         other.pool = pool
         return other
 
-    def setup(self, module: nn.Module, optimizer: Optimizer, player: str | None = None) -> tuple[nn.Module, Optimizer]:
-        """The module and its optimizer, ready for the device and in every snapshot. `player`: their name in errors."""
+    def setup(
+        self, module: nn.Module, optimizer: Optimizer | None, player: str | None = None
+    ) -> tuple[nn.Module, Optimizer]:
+        """The module and its optimizer, ready for the device and in every snapshot.
+
+        optimizer: None for a player whose every part is frozen; what is given back then does nothing.
+        player: their name in errors, by default that of the parts.
+        """
         state = self._state
-        number, player = len(state.players), player or f"player {len(state.players)}"
+        optimizer = Idle() if optimizer is None else optimizer
+        number, player = len(state.players), player or self._name(module)
         wrapped, step = self.fabric.setup(module, optimizer)
         if self._saved is not None and number < len(self._saved["players"]):
             module.load_state_dict(self._saved["players"][number]["module"])
@@ -138,6 +150,11 @@ class Run:
         state.players.append((player, module, optimizer))
         optimizer.register_step_pre_hook(lambda *_: self._sign(player))
         return wrapped, step
+
+    def _name(self, module: nn.Module) -> str:
+        """The parts that a module is made of."""
+        inside = set(module.modules())
+        return "+".join(name for name, part in self.parts.items() if part in inside) or type(module).__name__
 
     def stream(self, indices: Tensor, size: int, augment: str | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Endless shuffled batches of the images at `indices`, always `size` of them.
@@ -148,10 +165,12 @@ class Run:
         """
         if not len(indices):
             raise ValueError("a stream needs images, but there are none; skip the players that would see them")
+        if (augment := augment or self.augment) not in AUGMENTS:
+            raise ValueError(f"augment={augment!r} must be one of {', '.join(AUGMENTS)}")
         number = len(self._state.streams)
         saved = self._saved["streams"] if self._saved is not None else []
         self._state.streams.append(saved[number] if number < len(saved) else 0)
-        return self._batches(number, indices, size, AUGMENTS[augment or self.augment])
+        return self._batches(number, indices, size, AUGMENTS[augment])
 
     def _batches(
         self, number: int, indices: Tensor, size: int, augment: Callable[[Tensor, torch.Generator], Tensor]
@@ -183,6 +202,7 @@ class Run:
         """
         state, number = self._state, self._state.stage
         state.stage += 1
+        state.name = stage
         if self._saved is not None and number < self._saved["stage"]:
             first = n
         elif self._saved is not None and number == self._saved["stage"]:
@@ -211,6 +231,8 @@ class Run:
 
     def backward(self, loss: Tensor) -> None:
         """The gradients of a loss; whether it is finite is noted, and read every 100 steps."""
+        if not loss.requires_grad:  # every player in it is frozen
+            return
         self.fabric.backward(loss)
         finite = loss.detach().isfinite()
         self._state.pending = finite if self._state.pending is None else self._state.pending & finite
@@ -227,8 +249,14 @@ class Run:
             logging.getLogger("alzoo").warning(text)
 
     def finish(self) -> None:
-        """Let go of what only training needs: gradients, and the optimizers' state."""
-        for _, _, optimizer in self._state.players:
+        """Let go of what only training needs: gradients, and the optimizers' state.
+
+        Raises Diverged where the last steps have left weights that are no numbers.
+        """
+        state = self._state
+        for player, module, optimizer in state.players:
+            if not all(bool(value.isfinite().all()) for value in module.state_dict().values()):
+                raise Diverged(player, state.name, state.step)
             optimizer.zero_grad()
         self._state.players.clear()
 
@@ -279,11 +307,37 @@ class Run:
         self._moment = time.monotonic()
 
 
+class Idle(Optimizer):
+    """The optimizer of a player that is frozen: it has nothing to move."""
+
+    def __init__(self) -> None:
+        super().__init__([nn.Parameter(torch.empty(0))], {})
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        pass
+
+
+@contextmanager
+def looking_on(module: nn.Module) -> Iterator[None]:
+    """A player that only looks on: what passes through it inside gives its parameters no gradient."""
+    learns = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in learns:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in learns:
+            parameter.requires_grad_(True)
+
+
 def _load(fabric: Fabric, snapshots: Snapshots) -> dict[str, Any] | None:
     """The snapshot to go on from, if there is one."""
     if not snapshots.path.exists():
         return None
-    saved = fabric.load(snapshots.path, weights_only=True)
+    try:
+        saved = fabric.load(snapshots.path, weights_only=True)
+    except Exception as error:  # rubbish may raise anything
+        raise ValueError(f"{snapshots.path} is no whole snapshot ({error}). Remove it, or use another path") from error
     if saved["owner"] != snapshots.owner:
         raise ValueError(
             f"{snapshots.path} is the snapshot of another fit (settings, seed or pool). Remove it, or use another path"

@@ -17,7 +17,7 @@ class Plan:
     """Defaults: ours, for small networks in seconds."""
 
     steps: int = 250  # of the task network
-    batch: int = 32
+    batch: int = 32  # two at least: batch normalisation needs company
     optimizer: Literal["sgd", "adam"] = "sgd"  # sgd with momentum 0.9
     lr: float = 0.1
     schedule: Literal["one-cycle", "quarters", "constant"] = "one-cycle"
@@ -25,7 +25,7 @@ class Plan:
     weight_decay: float = 5e-4
 
     def __post_init__(self) -> None:
-        require(self, at_least={"steps": 0, "batch": 1, "weight_decay": 0}, above={"lr": 0})
+        require(self, at_least={"steps": 0, "batch": 2, "weight_decay": 0}, above={"lr": 0})
         require(self, choices={"optimizer": ("sgd", "adam"), "schedule": tuple(SCHEDULES)})
 
 
@@ -47,12 +47,19 @@ def train(run: Run, pool: Pool, plan: Plan, *, trunk: nn.Module, head: nn.Module
         run.log("task/accuracy", (logits.argmax(1) == y).float().mean())
 
 
-def optimizer(plan: Plan, *modules: nn.Module) -> Optimizer:
-    """The plan's optimizer for the parameters that are not frozen."""
-    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+def optimizer(plan: Plan, *modules: nn.Module) -> Optimizer | None:
+    """The plan's optimizer for the parameters that are not frozen; None if all are."""
+    if not (parameters := [p for module in modules for p in module.parameters() if p.requires_grad]):
+        return None
     if plan.optimizer == "adam":
-        return Adam(parameters, plan.lr, weight_decay=plan.weight_decay, fused=True)
+        return adam(nn.ModuleList(modules), plan.lr, plan.weight_decay)
     return SGD(parameters, plan.lr, 0.9, weight_decay=plan.weight_decay, nesterov=plan.nesterov, fused=True)
+
+
+def adam(module: nn.Module, lr: float, weight_decay: float = 0.0) -> Optimizer | None:
+    """Adam for the parameters of a module that are not frozen; None if all are."""
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    return Adam(parameters, lr, weight_decay=weight_decay, fused=True) if parameters else None
 
 
 def rate(step: Optimizer, lr: float) -> None:
@@ -88,11 +95,11 @@ def require(
 ) -> None:
     """Refuse a plan whose numbers make no sense. Raises ValueError that names the field and the range."""
     for name, least in (at_least or {}).items():
-        if not getattr(plan, name) >= least:
-            raise ValueError(f"{name}={getattr(plan, name)!r} must be at least {least}")
+        if not least <= getattr(plan, name) < math.inf:
+            raise ValueError(f"{name}={getattr(plan, name)!r} must be at least {least}, and finite")
     for name, least in (above or {}).items():
-        if not getattr(plan, name) > least:
-            raise ValueError(f"{name}={getattr(plan, name)!r} must be above {least}")
+        if not least < getattr(plan, name) < math.inf:
+            raise ValueError(f"{name}={getattr(plan, name)!r} must be above {least}, and finite")
     for name, values in (choices or {}).items():
         if getattr(plan, name) not in values:
             raise ValueError(f"{name}={getattr(plan, name)!r} must be one of {', '.join(values)}")

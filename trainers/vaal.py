@@ -19,13 +19,12 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import Adam
 
 from trainers import losses, supervised
 from trainers.losses import auc, kl_per_image, says
 from trainers.pool import Pool
-from trainers.run import Run
-from trainers.supervised import require
+from trainers.run import Run, looking_on
+from trainers.supervised import adam, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +61,8 @@ def train(
         return
 
     elbo, encoder = ELBOS[plan.elbo], vae.get_submodule("encoder")
-    vae, vae_step = run.setup(vae, Adam(vae.parameters(), plan.lr_game, fused=True), "vae")
-    critic, critic_step = run.setup(critic, Adam(critic.parameters(), plan.lr_game, fused=True), "critic")
+    vae, vae_step = run.setup(vae, adam(vae, plan.lr_game), "vae")
+    critic, critic_step = run.setup(critic, adam(critic, plan.lr_game), "critic")
     labeled, unlabeled = run.stream(pool.labeled, plan.batch), run.stream(pool.unlabeled, plan.batch)
     for _ in run.steps(plan.game_steps, "game"):
         # The autoencoder rebuilds both, and makes the critic take both for labeled (Eqs. 1-2).
@@ -72,12 +71,11 @@ def train(
             recon_x, mu_x, logvar_x = vae(x)
             recon_u, mu_u, logvar_u = vae(u)
             rebuild = elbo(x, recon_x, mu_x, logvar_x, plan.beta) + elbo(u, recon_u, mu_u, logvar_u, plan.beta)
-            critic.requires_grad_(False)  # it only looks on here
-            fool = 2 * says(critic(torch.cat([mu_x, mu_u])), labeled=True)  # the mean of both halves, twice: their sum
+            with looking_on(critic):
+                fool = 2 * says(critic(torch.cat([mu_x, mu_u])), labeled=True)  # the mean of both, twice: their sum
             vae_step.zero_grad()
             run.backward(rebuild + plan.adversary * fool)
             vae_step.step()
-            critic.requires_grad_(True)
 
         # The critic tells them apart (Eq. 3), by what the encoder makes of them now.
         with torch.no_grad(), run.fabric.autocast():

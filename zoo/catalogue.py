@@ -2,25 +2,22 @@
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import fields, replace
 from fnmatch import fnmatchcase
 from functools import cache
 from importlib.metadata import entry_points
-from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 import checkpoints
+from zoo.device import resolve_device, resolve_precision
 from zoo.entries import ENTRIES
 from zoo.entry import Entry, Preset
 from zoo.learner import FORMAT, Learner
-from zoo.naming import UnknownName, hint, pick
+from zoo.naming import UnknownName, hint, pick, whole
 from zoo.queries import QUERIES
-from zoo.query import Query
-
-PRECISIONS = ("32-true", "bf16-mixed", "auto")
+from zoo.query import Query, options, takes_any
 
 
 @cache
@@ -52,7 +49,7 @@ def create(
     seed: int = 0,
     device: str = "auto",
     precision: str = "32-true",
-    pretrained: str | None = None,
+    pretrained: str | os.PathLike[str] | None = None,
     freeze: str | tuple[str, ...] = (),
     **settings: Any,
 ) -> Learner:
@@ -72,9 +69,7 @@ def create(
         raise UnknownName(f"{called} has no plan {plan!r}: {entry.missing[plan]}. It has: {', '.join(entry.plans)}.")
     preset = pick(entry.plans, plan, f"plan of {called}")
     loop, nets, augment = resolve(called, entry, preset, settings)
-    if strange := (query_settings or {}).keys() - asking.settings.keys():
-        wrong = min(strange)
-        raise TypeError(f"the query {asking.name!r} has no setting {wrong!r}.{hint(wrong, asking.settings)}")
+    device = resolve_device(str(device))
     learner = Learner(
         name=called,
         entry=entry,
@@ -83,13 +78,18 @@ def create(
         loop=loop,
         nets=nets,
         augment=augment,
-        query_settings=dict(query_settings or {}),
-        seed=seed,
-        device=resolve_device(device),
-        precision=resolve_precision(precision, resolve_device(device)),
-        freeze=(freeze,) if isinstance(freeze, str) else tuple(freeze),
+        query_settings=resolve_query(asking, query_settings or {}),
+        seed=whole("seed", seed),
+        device=device,
+        precision=resolve_precision(precision, device),
+        freeze=parts_named(freeze),
     )
-    return learner if pretrained is None else _pretrained(learner, pretrained, settings)
+    return learner if pretrained is None else _pretrained(learner, os.fspath(pretrained), settings)
+
+
+def known(name: str) -> Entry | Query | None:
+    """The entry or query of that name, if there is one."""
+    return entries().get(name) or queries().get(name)
 
 
 def find(name: str | Entry | Query, query: str | Query | None = None) -> tuple[str, Entry, Query]:
@@ -100,14 +100,34 @@ def find(name: str | Entry | Query, query: str | Query | None = None) -> tuple[s
         name, query = name.split("+", 1)
     table: dict[str, Entry | Query] = {**queries(), **entries()}
     what = pick(table, name, "learner") if isinstance(name, str) else name
+    asking = pick(queries(), query, "query") if isinstance(query, str) else query
+    if not isinstance(what, Entry | Query) or not isinstance(asking, Query | None):
+        raise TypeError(f"a learner is a name, an Entry or a Query, and so is its query: not {what!r} and {asking!r}")
     if isinstance(what, Query):
-        if query is not None:
+        if asking is not None:
             raise ValueError(f"{what.name!r} is a query itself; for another one on plain training, create that one")
         return what.name, entries()["plain"], what
-    if query is None:
+    if asking is None:
         return what.name, what, what.query
-    asking = pick(queries(), query, "query") if isinstance(query, str) else query
     return f"{what.name}+{asking.name}", what, asking
+
+
+def parts_named(freeze: str | tuple[str, ...]) -> tuple[str, ...]:
+    """One name or several as a tuple. Raises ValueError for anything but names."""
+    named = (freeze,) if isinstance(freeze, str) else tuple(freeze) if isinstance(freeze, list | tuple) else (freeze,)
+    if strange := [name for name in named if not isinstance(name, str)]:
+        raise ValueError(f"freeze={strange[0]!r} is no name of a part")
+    return named
+
+
+def resolve_query(query: Query, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a query, its defaults where none are given. Raises TypeError for one that it has not."""
+    if not isinstance(settings, Mapping):
+        raise ValueError(f"query_settings={settings!r} must be a table of the query's settings by name")
+    if (strange := settings.keys() - query.settings.keys()) and not takes_any(query.ask):
+        wrong = min(strange)
+        raise TypeError(f"the query {query.name!r} has no setting {wrong!r}.{hint(wrong, query.settings)}")
+    return {**query.settings, **settings}
 
 
 def resolve(called: str, entry: Entry, preset: Preset, settings: Mapping[str, Any]) -> tuple[Any, dict[str, Any], str]:
@@ -115,64 +135,57 @@ def resolve(called: str, entry: Entry, preset: Preset, settings: Mapping[str, An
     from trainers.augment import AUGMENTS
 
     loop = {f.name: getattr(preset.loop, f.name) for f in fields(preset.loop)}
-    arguments = signature(entry.build).parameters.values()
-    nets = {p.name: p.default for p in arguments if p.kind is Parameter.KEYWORD_ONLY} | dict(preset.nets)
-    known = {**loop, **nets, "augment": preset.augment}
-    for name, value in settings.items():
-        if name not in known:
-            raise TypeError(f"{called} has no setting {name!r}.{hint(name, known)}")
-        check(name, value, like=known[name])
-    for name in settings.keys() & nets.keys():
-        if isinstance(settings[name], int) and settings[name] < 1:
-            raise ValueError(f"{name}={settings[name]} must be at least 1")
-    augment = str(settings.get("augment", preset.augment))
-    if augment not in AUGMENTS:
+    nets = options(entry.build) | dict(preset.nets)
+    have = {**loop, **nets, "augment": preset.augment}
+    for name in settings:
+        if name not in have and not takes_any(entry.build):
+            raise TypeError(f"{called} has no setting {name!r}.{hint(name, have)}")
+    given = {name: check(name, value, like=have.get(name)) for name, value in settings.items()}
+    for name in given.keys() & nets.keys():
+        if isinstance(given[name], int) and given[name] < 1:
+            raise ValueError(f"{name}={given[name]} must be at least 1")
+    if (augment := given.pop("augment", preset.augment)) not in AUGMENTS:
         raise ValueError(f"augment={augment!r} must be one of {', '.join(AUGMENTS)}")
-    plan = replace(preset.loop, **{k: v for k, v in settings.items() if k in loop})
-    return plan, nets | {k: v for k, v in settings.items() if k in nets}, augment
+    plan = replace(preset.loop, **{k: v for k, v in given.items() if k in loop})
+    return plan, nets | {k: v for k, v in given.items() if k not in loop}, augment
 
 
-def check(name: str, value: object, like: object) -> None:
-    """Refuse a value of another kind than the default's. Whole numbers do for floats."""
-    kinds = (int, float) if isinstance(like, float) else (type(like),)
-    if like is not None and (not isinstance(value, kinds) or isinstance(value, bool) != isinstance(like, bool)):
-        raise ValueError(f"{name}={value!r} must be of type {type(like).__name__}, as its default {like!r}")
+def check(name: str, value: Any, like: object) -> Any:
+    """A value of the default's kind, numbers of any library as Python's. Raises ValueError for another kind."""
+    if like is None:
+        return value
+    if isinstance(like, int) and not isinstance(like, bool):
+        return whole(name, value)
+    if isinstance(like, float) and not isinstance(value, bool | str):
+        with suppress(TypeError):
+            return value if isinstance(value, int) else float(value)
+    if isinstance(value, type(like)):
+        return value
+    raise ValueError(f"{name}={value!r} must be of type {type(like).__name__}, as its default {like!r}")
 
 
-def resolve_device(device: str) -> str:
-    """The device meant by a name. Raises ValueError where there is none such."""
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    kind, _, number = device.partition(":")
-    if kind not in ("cpu", "cuda") or (number and not number.isdigit()):
-        raise ValueError(f"device={device!r} must be auto, cpu, cuda or cuda:NUMBER")
-    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device={device!r}, but this machine has {torch.cuda.device_count()} CUDA devices; use cpu")
-    return device
-
-
-def resolve_precision(precision: str, device: str) -> str:
-    """What "auto" means: bf16-mixed where the device multiplies bf16 natively, else 32-true. Nothing is timed."""
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision={precision!r} must be one of {', '.join(PRECISIONS)}")
-    if precision != "auto":
-        return precision
-    if device.startswith("cuda"):
-        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
-    able = torch.cpu.get_capabilities()
-    return "bf16-mixed" if able.get("avx512_bf16") or able.get("amx_bf16") else "32-true"
-
-
-def load(path: str | os.PathLike[str], *, device: str = "auto") -> Learner:
+def load(
+    path: str | os.PathLike[str], *, entry: Entry | None = None, query: Query | None = None, device: str = "auto"
+) -> Learner:
     """A fitted learner from a file that `save` wrote. No code of the file is run.
 
-    Raises FileNotFoundError, and ValueError for a file that is torn, not alzoo's or of a newer format.
+    entry, query: those of one's own that the file names and the zoo does not know.
+    Its `fit` starts anew, like any; `load(path).warm()` goes on from what it has learned.
+    Raises FileNotFoundError; UnknownName for a name that is not the zoo's; ValueError for a file that is torn, not
+    alzoo's or of a newer format.
     """
-    card, weights = checkpoints.read(path)
+    card, values = checkpoints.read(path)
     if card["format"] > FORMAT:
         raise ValueError(f"{path} is of format {card['format']}, newer than this alzoo reads ({FORMAT}). Upgrade alzoo")
+    first, plus, second = card["name"].partition("+")
+    name, asking = entry or (first if plus or query is None else query), (query or second) if plus else None
+    try:
+        find(name, asking)
+    except UnknownName as error:
+        raise UnknownName(f"{error} If it is your own, load(path, entry=...) or load(path, query=...).") from None
     learner = create(
-        card["name"],
+        name,
+        query=asking,
         plan=card["plan"],
         query_settings=card["query_settings"],
         seed=card["seed"],
@@ -182,7 +195,7 @@ def load(path: str | os.PathLike[str], *, device: str = "auto") -> Learner:
         augment=card["augment"],
         **card["settings"],
     )
-    return learner.filled(card, weights)
+    return learner.filled(card, values)
 
 
 def weights(pattern: str = "*") -> list[checkpoints.Weights]:

@@ -98,13 +98,14 @@ def compare(
         from zoo.studies import measures, report
         from zoo.studies.study import Study, prepare
 
-        names = tuple(name.strip() for name in learners.split(",")) if learners else default_learners()
+        names = default_learners() if learners is None else tuple(name.strip() for name in learners.split(","))
         study = prepare(Study(learners=names, settings=settings(setting, names), **protocol))
         out = study.folder() if out is None else out
         local.claim(study, out)
+        out.mkdir(parents=True, exist_ok=True)
     from trainers.run import Diverged
 
-    with refusals(Diverged, FileExistsError):
+    with refusals(Diverged, OSError, ValueError):
         local.execute(study, out, workers=workers, console=Console(stderr=True))
     report.write(out)
     Console().print(report.table(measures.read(out / "results.jsonl"), study.learners, study.rounds, study.seeds))
@@ -168,7 +169,7 @@ def refusals(*kinds: type[Exception]) -> Iterator[None]:
     try:
         yield
     except kinds as error:
-        refuse(str(error))
+        refuse(str(error) or type(error).__name__)
 
 
 def wrong_requests() -> tuple[type[Exception], ...]:

@@ -17,7 +17,7 @@ from trainers import folder
 from trainers.cache import cache_dir
 from trainers.pool import Pool
 from trainers.seeds import generator
-from zoo.naming import pick
+from zoo.naming import pick, whole
 
 Size = int | tuple[int, int] | None
 FOLDER = "folder:"
@@ -106,6 +106,7 @@ def describe() -> list[Source]:
 
 def _initial(targets: Tensor, names: Sequence[str], initial: int, seed: int, balanced: bool) -> Tensor:
     """Indices of the initial set: int64 (initial,), ascending."""
+    initial, seed = whole("initial", initial), whole("seed", seed)
     if not 0 <= initial <= len(targets):
         raise ValueError(
             f"initial={initial} of a pool of {len(targets)} images is not possible; give 0..{len(targets)}"

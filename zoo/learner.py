@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 
 from trainers.pool import Pool, nobody, uint8
-from trainers.run import Journal, Run, Snapshots, Watch
+from trainers.run import Diverged, Journal, Run, Snapshots, Watch
 from trainers.seeds import key, seeded
+from zoo.device import fabric
 from zoo.entry import Entry
 from zoo.journal import journaling, watching
+from zoo.naming import whole
 from zoo.nets.common import Shape
 from zoo.nets.trunk import freeze
+from zoo.parts import adopt, placed, put
 from zoo.query import Query
 from zoo.scan import Scan, evaluating
 from zoo.selection import Selection
-
-if TYPE_CHECKING:
-    from lightning.fabric import Fabric
 
 FORMAT = 1  # of the card in a saved file
 
@@ -71,15 +72,17 @@ class Learner:
         there and goes on, and removes it in the end.
         Raises ValueError without a label, trainers.run.Diverged when a loss is no number any more.
         """
+        if not isinstance(pool, Pool):
+            raise TypeError(f"fit takes a zoo.Pool, not {type(pool).__name__}: zoo.Pool.of(images, targets, classes)")
         if not len(pool.labeled):
             raise ValueError(f"{self.name} cannot fit: the pool has no labeled image. Reveal some first")
         path = None if snapshot is None else Path(snapshot)
         with (
-            seeded(torch.device(self.device), self.seed, "build", len(pool.rounds)),
+            seeded(torch.device(self.device), self.seed, "fit", len(pool.rounds)),
             watching(progress) as watch,
             journaling(journal) as write,
         ):
-            parts = self.build(pool.shape, pool.classes)
+            parts = self.build(pool.shape, pool.classes, len(pool.rounds))
             run = Run(
                 pool,
                 fabric=fabric(self.device, self.precision),
@@ -88,10 +91,12 @@ class Learner:
                 journal=write,
                 watch=watch,
                 snapshots=None if path is None else Snapshots(path, self._owner(pool), snapshot_seconds),
+                parts=dict(parts.items()),
             )
             placed(parts, run.device)
             self.entry.train(run, pool, self.loop, **parts)
             run.finish()
+            self._check_answers(pool, parts)
         self.parts, self.fitted, self.ticks = parts, (pool.shape, pool.classes), run.ticks
         if path is not None:
             path.unlink(missing_ok=True)
@@ -104,18 +109,23 @@ class Learner:
         Raises RuntimeError if it is not fitted, ValueError if n is not in 1..u, if the pool has another shape or
         other classes than the one it was fitted to, and on a supposition.
         """
-        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-            raise ValueError(f"asked for {n!r} images; ask for at least 1, as an integer")
+        if (n := whole("n", n)) < 1:
+            raise ValueError(f"asked for {n} images; ask for at least 1")
         if n > (u := len(pool.unlabeled)):
             raise ValueError(f"asked for {n} images, but only {u} are unlabeled")
         answer = self.query.ask(self.scan(pool), n, **self.query_settings)
-        positions = answer.positions.cpu()
-        if len(positions.unique()) != n:
-            raise RuntimeError(f"{self.query.name} gave {len(positions.unique())} distinct images of {n}: it is broken")
+        positions, scores = answer.positions.cpu(), answer.scores.detach().float().cpu()
+        ranged = positions.ndim == 1 and bool(((positions >= 0) & (positions < u)).all())
+        lengths = {len(scores), *map(len, answer.detail.values())}
+        if not ranged or len(positions.unique()) != n or lengths != {n} or bool((scores.diff() > 0).any()):
+            raise RuntimeError(
+                f"the query {self.query.name!r} is broken: asked for {n} of {u} images, it must give {n} distinct "
+                f"positions in [0, {u}), as many scores in falling order, and as many of each detail"
+            )
         return Selection(
             indices=pool.unlabeled[positions],
-            scores=answer.scores.float().cpu(),
-            detail={name: value.cpu() for name, value in answer.detail.items()},
+            scores=scores,
+            detail={name: value.detach().cpu() for name, value in answer.detail.items()},
         )
 
     def scan(self, pool: Pool) -> Scan:
@@ -150,6 +160,8 @@ class Learner:
         parts, make = self._fitted(), self.entry.sample
         if make is None:
             raise TypeError(f"{self.name} makes no images: none of its parts is a generator or a decoder")
+        if (n := whole("n", n)) < 1:
+            raise ValueError(f"n={n} images to make; make at least 1")
         with evaluating(parts), torch.no_grad():
             return uint8(make(parts, n, labels, Generator().manual_seed(key(seed, "sample")))).cpu()
 
@@ -168,11 +180,20 @@ class Learner:
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Write the networks and a card of all settings into one safetensors file; `zoo.load` reads it.
 
-        Raises FileExistsError if there is one and `overwrite` is not set.
+        Raises FileExistsError if there is one and `overwrite` is not set, FileNotFoundError without its folder, and
+        ValueError for an entry or a query of one's own under a name of the zoo's, which `load` would take for it.
         """
         from safetensors.torch import save_file
 
+        from zoo.catalogue import known
+
         parts, path = self._fitted(), Path(path)
+        asks = () if self.query is self.entry.query else (self.query,)
+        for what in (self.entry, *asks):
+            if (other := known(what.name)) is not None and other is not what:
+                raise ValueError(f"this is not the zoo's {what.name!r}. Give it a name of its own, then save")
+        if not path.parent.is_dir():
+            raise FileNotFoundError(f"there is no folder {path.parent}; make it first")
         if path.exists() and not overwrite:
             raise FileExistsError(f"{path} exists. Choose another name, or save with overwrite=True")
         weights = {name: value.detach().cpu().contiguous() for name, value in parts.state_dict().items()}
@@ -188,7 +209,7 @@ class Learner:
         """This learner with the networks of a file, as `save` wrote it: fitted."""
         (c, h, w), classes = card["shape"], card["classes"]
         self.parts = self.build((c, h, w), classes)
-        load(self.parts, weights)
+        put(self.parts, weights)
         placed(self.parts, torch.device(self.device))
         self.fitted = ((c, h, w), classes)
         return self
@@ -221,12 +242,13 @@ class Learner:
 
     def __repr__(self) -> str:
         shown = {
-            **({} if self.query.name == self.name else {"query": self.query.name}),
+            "query": self.query.name,
             "plan": self.plan,
             **self.settings,
             "augment": self.augment,
-            **({"query_settings": self.query_settings} if self.query_settings else {}),
-            **({"freeze": self.freeze} if self.freeze else {}),
+            "query_settings": self.query_settings,
+            "freeze": self.freeze,
+            "start": "fresh" if self.start is None else "warm",
             "seed": self.seed,
             "device": self.device,
             "precision": self.precision,
@@ -234,12 +256,16 @@ class Learner:
         state = "fitted" if self.parts is not None else "not fitted"
         return f"Learner({self.name!r}, {', '.join(f'{k}={v!r}' for k, v in shown.items())}: {state})"
 
-    def build(self, shape: Shape, classes: int) -> nn.ModuleDict:
+    def build(self, shape: Shape, classes: int, round: int = 0) -> nn.ModuleDict:
         """Fresh networks for images (c h w), from the start weights where there are any: what `fit` trains.
 
-        Raises ValueError for a query or a freeze that needs other parts, and for start weights that do not fit.
+        A part that the start weights do not fit (other images, other classes) stays fresh, and it is said so.
+        Raises ValueError for a query or a freeze that needs other parts.
         """
-        parts = nn.ModuleDict(self.entry.build(shape, classes, **self.nets))
+        with seeded(torch.device(self.device), self.seed, "build", round):
+            parts = nn.ModuleDict(self.entry.build(shape, classes, **self.nets))
+        if lacking := [need for need in ("trunk", "head") if need not in parts]:
+            raise ValueError(f"the entry {self.entry.name!r} builds no {lacking[0]}; it needs a trunk and a head")
         if lacking := [need for need in self.query.needs if need not in parts]:
             raise ValueError(
                 f"the query {self.query.name!r} needs {', '.join(lacking)}, which {self.entry.name} has not; "
@@ -247,8 +273,10 @@ class Learner:
             )
         if strange := [name for name in self.freeze if name not in parts]:
             raise ValueError(f"there is no part {strange[0]!r} to freeze; {self.entry.name} has {', '.join(parts)}")
-        if self.start is not None:
-            load(parts, self.start, head=False)
+        fresh = [] if self.start is None else adopt(parts, self.start)
+        if others := [name for name in fresh if name != "head"]:
+            text = "%s: the start weights of %s do not fit images of %s; these parts stay fresh"
+            logging.getLogger("alzoo").warning(text, self.name, ", ".join(others), shape)
         for name in self.freeze:
             freeze(parts[name])
         return parts
@@ -273,6 +301,12 @@ class Learner:
             )
         return Scan(Pool.hidden(images, classes, nobody), parts, seed=self.seed, precision=self.precision)
 
+    def _check_answers(self, pool: Pool, parts: nn.ModuleDict) -> None:
+        """Raise Diverged where some labeled images no longer get an answer that is a number."""
+        scan = Scan(pool, parts, seed=self.seed, precision=self.precision)
+        if not bool(scan.each(scan.task, of=pool.labeled[:64]).isfinite().all()):
+            raise Diverged("task", "fit", self.loop.steps)
+
     def _owner(self, pool: Pool) -> str:
         """A name for this very fit: settings, seed, start and pool."""
         card = {**self.card(), "shape": pool.shape, "classes": pool.classes}
@@ -283,33 +317,3 @@ class Learner:
             digest.update(str(tuple(tensor.shape)).encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
-
-
-def load(parts: nn.ModuleDict, weights: Mapping[str, Tensor], *, head: bool = True) -> None:
-    """Put weights into parts, in place; with head=False a head of another number of classes stays fresh.
-
-    Raises ValueError for weights that are missing, unknown or of another shape.
-    """
-    own = parts.state_dict()
-    if not head and any(own[k].shape != weights[k].shape for k in own.keys() & weights.keys() if k.startswith("head.")):
-        weights = {k: v for k, v in weights.items() if not k.startswith("head.")}
-        own = {k: v for k, v in own.items() if not k.startswith("head.")}
-    if odd := sorted(own.keys() ^ weights.keys()):
-        raise ValueError(f"these weights are of other networks: {odd[0]!r} is in one and not in the other")
-    for name, value in own.items():
-        if value.shape != weights[name].shape:
-            raise ValueError(f"{name!r} is {tuple(weights[name].shape)} in these weights, not {tuple(value.shape)}")
-    parts.load_state_dict(dict(weights), strict=head)
-
-
-def placed(parts: nn.ModuleDict, device: torch.device) -> None:
-    """Move the networks, in place; their filters with the channels last, which is how convolutions are fastest."""
-    parts.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-def fabric(device: str, precision: str) -> Fabric:
-    """Lightning's hand on one device."""
-    from lightning.fabric import Fabric
-
-    kind, _, number = device.partition(":")
-    return Fabric(accelerator=kind, devices=[int(number or 0)] if kind == "cuda" else 1, precision=precision)  # type: ignore[arg-type]

@@ -1,8 +1,9 @@
-"""Things by name, and a helpful word for names that do not exist."""
+"""Things by name, numbers that are whole, and a helpful word where they are not."""
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from typing import TypeVar
+from operator import index
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -13,13 +14,23 @@ class UnknownName(LookupError):
 
 def pick(table: Mapping[str, T], name: str, what: str) -> T:
     """`table[name]`, or UnknownName with the closest name there is."""
-    if name in table:
+    if isinstance(name, str) and name in table:
         return table[name]
     raise UnknownName(f"no {what} is called {name!r}.{hint(name, table)}")
 
 
 def hint(name: str, known: Iterable[str]) -> str:
-    """' Did you mean ...? There are: ...'"""
-    known = list(known)
-    close = "".join(f" Did you mean {match!r}?" for match in get_close_matches(name, known, 1))
-    return f"{close} There are: {', '.join(known)}." if known else f"{close} There are none."
+    """' Did you mean ...? There are: ...', whatever the case of letters."""
+    lower = {other.lower(): other for other in sorted(known)}
+    close = "".join(f" Did you mean {lower[match]!r}?" for match in get_close_matches(str(name).lower(), lower, 1))
+    return f"{close} There are: {', '.join(lower.values())}." if lower else f"{close} There are none."
+
+
+def whole(name: str, value: Any) -> int:
+    """A whole number, from whatever library. Raises ValueError for anything else, truth values included."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        return index(value)
+    except TypeError:
+        raise ValueError(f"{name}={value!r} must be a whole number") from None

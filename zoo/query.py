@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from inspect import Parameter, signature
+from typing import Any
 
 from zoo.scan import Asked
 
@@ -29,7 +30,18 @@ class Query:
     cold: bool = False
 
     @property
-    def settings(self) -> dict[str, object]:
-        """The keyword arguments of `ask`, with their defaults."""
-        parameters = signature(self.ask).parameters.values()
-        return {p.name: p.default for p in parameters if p.kind is Parameter.KEYWORD_ONLY}
+    def settings(self) -> dict[str, Any]:
+        """The arguments of `ask` after the scan and n, with their defaults."""
+        return options(self.ask)
+
+
+def options(function: Callable[..., Any]) -> dict[str, Any]:
+    """The arguments of a function after its first two, with their defaults (None where there is none)."""
+    parameters = list(signature(function).parameters.values())[2:]
+    named = [p for p in parameters if p.kind in (Parameter.KEYWORD_ONLY, Parameter.POSITIONAL_OR_KEYWORD)]
+    return {p.name: None if p.default is Parameter.empty else p.default for p in named}
+
+
+def takes_any(function: Callable[..., Any]) -> bool:
+    """Whether a function takes arguments of any name."""
+    return any(p.kind is Parameter.VAR_KEYWORD for p in signature(function).parameters.values())

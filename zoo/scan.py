@@ -41,15 +41,22 @@ class Scan:
         self.device = next(parts.parameters()).device
         self.precision = precision
 
-    def each(self, view: Callable[[Tensor], Tensor], of: Tensor | None = None, size: int | None = None) -> Tensor:
+    def each(
+        self,
+        view: Callable[[Tensor], Tensor],
+        of: Tensor | None = None,
+        size: int | None = None,
+        gradient: bool = False,
+    ) -> Tensor:
         """`view` of every unlabeled image, batch by batch: (u ...).
 
         view: float32 images in [-1, 1] (b c h w) -> (b ...). of: other indices into the pool. size: of a batch.
+        gradient: whether the view may ask for gradients.
         """
         of = self.pool.unlabeled if of is None else of
         size = size or max(1, min(1024, VALUES // max(1, self.pool.images[:1].numel())))
-        half = self.precision == "bf16-mixed"
-        with evaluating(self.parts), torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+        half, low = self.precision == "bf16-mixed", (self.device.type, torch.bfloat16)
+        with evaluating(self.parts), torch.set_grad_enabled(gradient), torch.autocast(*low, enabled=half):
             if not len(of):  # one black image tells the shape
                 return view(torch.zeros(1, *self.pool.shape, device=self.device))[:0].float()
             return torch.cat([view(normal(self.pool.take(i).to(self.device))).float() for i in of.split(size)])

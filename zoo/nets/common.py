@@ -1,10 +1,11 @@
 """What every network shares: the name of a shape, two refusals, and full precision where it matters."""
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from difflib import get_close_matches
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Shape = tuple[int, int, int]  # c h w
 
@@ -24,6 +25,15 @@ def unknown(kind: str, name: str, choices: Iterable[str], remedy: str) -> ValueE
     return ValueError(f"Unknown {kind} {name!r}." + (f" Did you mean {near[0]!r}?" if near else "") + f" {remedy}.")
 
 
-def fp32(x: Tensor) -> torch.autocast:
+def fp32(x: Tensor) -> AbstractContextManager[object]:
     """A context without autocast on x's device: logits, critics, KL and losses are too fine for bf16."""
-    return torch.autocast(x.device.type, enabled=False)
+    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
+
+
+class Full(nn.Sequential):
+    """Layers one after the other, in float32 under autocast too: only convolutions may be half."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with fp32(x):
+            out: Tensor = super().forward(x.float())  # type: ignore[no-untyped-call]
+        return out

@@ -11,7 +11,7 @@ import torch
 from einops.layers.torch import Rearrange
 from torch import Tensor, nn
 
-from zoo.nets.common import Shape, fp32, roomy
+from zoo.nets.common import Full, Shape, fp32, roomy
 
 
 class VAE(nn.Module):
@@ -77,7 +77,7 @@ class Decoder(nn.Module):
         first = nn.Linear(latent, wide[0] * h * w)
         nn.init.kaiming_normal_(first.weight, nonlinearity="relu")
         nn.init.zeros_(first.bias)
-        self.body = nn.Sequential(first, Rearrange("b (c h w) -> b c h w", h=h, w=w))
+        self.body = nn.Sequential(Full(first), Rearrange("b (c h w) -> b c h w", h=h, w=w))
         for i, o in pairwise(wide):
             self.body.extend([nn.ConvTranspose2d(i, o, 4, 2, 1, bias=False), nn.BatchNorm2d(o), nn.ReLU()])
         self.body.append(nn.ConvTranspose2d(width, c, 1))

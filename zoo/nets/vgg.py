@@ -7,6 +7,8 @@ from collections import OrderedDict
 
 from torch import nn
 
+from zoo.nets.common import Full
+
 
 def vgg16_bn(c: int) -> nn.Sequential:
     """Images (b c h w) of 32 pixels or more to features (b 4096), through stage1 to stage5, each ended by a pooling.
@@ -23,8 +25,8 @@ def vgg16_bn(c: int) -> nn.Sequential:
         layers[f"stage{n}"] = stage.append(nn.MaxPool2d(2))
     layers["pool"] = nn.AdaptiveAvgPool2d(7)
     layers["flat"] = nn.Flatten()
-    layers["hidden1"] = nn.Sequential(nn.Linear(512 * 7 * 7, 4096), nn.ReLU(), nn.Dropout(0.5))
-    layers["hidden2"] = nn.Sequential(nn.Linear(4096, 4096), nn.ReLU(), nn.Dropout(0.5))
+    layers["hidden1"] = Full(nn.Linear(512 * 7 * 7, 4096), nn.ReLU(), nn.Dropout(0.5))
+    layers["hidden2"] = Full(nn.Linear(4096, 4096), nn.ReLU(), nn.Dropout(0.5))
     body = nn.Sequential(layers)
     for layer in body.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):

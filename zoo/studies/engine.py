@@ -106,8 +106,11 @@ def _done(out: Path) -> defaultdict[tuple[str, int], list[Line]]:
     if torn := len(whole) - (whole.rfind(b"\n") + 1):
         with path.open("r+b") as file:
             file.truncate(len(whole) - torn)
-    for line in whole[: len(whole) - torn].splitlines():
-        record = json.loads(line)
+    for number, line in enumerate(whole[: len(whole) - torn].splitlines(), 1):
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            raise ValueError(f"{path}, line {number} is damaged. Delete that line and run the study again") from None
         cell = done[record["learner"], record["seed"]]
         if record["round"] == len(cell):
             cell.append(record)

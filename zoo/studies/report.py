@@ -72,7 +72,7 @@ def table(
     rows = measures.summary(records, learners, rounds, seeds)
     grid = Table(caption="AUBC: mean accuracy over the labels. +-: half of the 95 % interval over seeds.")
     grid.add_column("learner", overflow="fold")
-    for head in ("seeds", "AUBC %", "final %", "to random, points", "fit s", "select s", "peak"):
+    for head in ("seeds", "AUBC %", "final %", "to random, points", "fit s", "select s"):
         grid.add_column(head, justify="right")
     for row in sorted(rows, key=lambda row: -row.aubc[0] if row.aubc else math.inf):
         cells = [
@@ -82,7 +82,6 @@ def table(
             _percent(row.gain, sign=True),
             _seconds(row.fit_seconds),
             _seconds(row.select_seconds),
-            _bytes(row.peak_bytes),
         ]
         grid.add_row(Text(row.learner), *cells)
     return grid

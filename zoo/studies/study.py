@@ -26,8 +26,9 @@ import torch
 from trainers.pool import Pool
 from zoo import datasets
 from zoo.catalogue import create
+from zoo.device import fabric
 from zoo.journal import seldom, tensorboard
-from zoo.learner import Learner, fabric
+from zoo.learner import Learner
 
 Line = dict[str, Any]  # of results.jsonl
 Emit = Callable[[str, Line], None]  # ("record", its fields) or ("step", where a fit stands)
@@ -61,7 +62,7 @@ class Study:
     def __post_init__(self) -> None:
         for name in ("rounds", "seeds"):
             if getattr(self, name) < (0 if name == "rounds" else 1):
-                raise ValueError(f"{name}={getattr(self, name)} is too few")
+                raise ValueError(f"{name}={getattr(self, name)} is too few; give {1 if name == 'seeds' else 0} or more")
         if self.budget is not None and self.budget < 1:
             raise ValueError(f"budget={self.budget}: ask for at least 1 label a round")
         if not self.learners:
@@ -69,7 +70,7 @@ class Study:
         if twice := {name for name in self.learners if self.learners.count(name) > 1}:
             raise ValueError(f"learner {min(twice)!r} is named twice")
         for name, table in self.settings.items():
-            if common := table.keys() & {"seed", "device", "precision"}:
+            if common := table.keys() & {"name", "seed", "device", "precision"}:
                 raise ValueError(f"{name}.{min(common)} cannot be set for one learner: all share it in a study")
         if strange := self.settings.keys() - set(self.learners):
             raise ValueError(
