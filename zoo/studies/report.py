@@ -66,17 +66,19 @@ def table(
     seeds: int | None = None,
 ) -> Table:
     """The summary for the terminal: accuracies in percent, +- half of their 95 % interval, best AUBC first."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
     rows = measures.summary(records, learners, rounds, seeds)
-    grid = Table(caption="AUBC: mean accuracy over the labels. +-: half of the 95 % interval over seeds.")
+    caption = "AUBC: mean accuracy over the labels, in percent. ±: half of the 95 % interval over seeds."
+    grid = Table(caption=caption, caption_justify="left", box=SIMPLE_HEAD)
     grid.add_column("learner", overflow="fold")
-    for head in ("seeds", "AUBC %", "final %", "to random, points", "fit s", "select s"):
-        grid.add_column(head, justify="right")
+    for head in ("seeds", "AUBC", "final", "to random", "fit s", "ask s"):
+        grid.add_column(head, justify="right", no_wrap=True)
     for row in sorted(rows, key=lambda row: -row.aubc[0] if row.aubc else math.inf):
         cells = [
-            f"{row.seeds} of {row.planned}",
+            f"{row.seeds}/{row.planned}",
             _percent(row.aubc),
             _percent(row.final),
             _percent(row.gain, sign=True),
