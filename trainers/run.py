@@ -34,7 +34,7 @@ NEVER = 2**62
 
 
 class Diverged(RuntimeError):
-    """A player's loss is no number any more. `.player` is who, `.step` is when, from 0 on in its stage."""
+    """A player's loss, or what came of it, is no number. `.player` is who, `.step` is when, from 0 on in its stage."""
 
     def __init__(self, player: str, stage: str, step: int) -> None:
         super().__init__(player, stage, step)
@@ -42,8 +42,8 @@ class Diverged(RuntimeError):
 
     def __str__(self) -> str:
         return (
-            f"{self.player} diverged: its loss is not finite at step {self.step} of stage {self.stage!r}. "
-            f"Lower its learning rate, or look for images without contrast"
+            f"{self.player} diverged: its loss, or what came of it, is no number at step {self.step} of stage "
+            f"{self.stage!r}. Lower its learning rate, or look for images without contrast"
         )
 
 

@@ -102,7 +102,10 @@ def compare(
         study = prepare(Study(learners=names, settings=settings(setting, names), **protocol))
         out = study.folder() if out is None else out
         local.claim(study, out)
-        out.mkdir(parents=True, exist_ok=True)
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OSError(f"{out} cannot be made: {error.strerror}. Give another folder with --out") from error
     from trainers.run import Diverged
 
     with refusals(Diverged, OSError, ValueError):
