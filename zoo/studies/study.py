@@ -110,10 +110,10 @@ class Study:
         )
 
     def learner(self, name: str, seed: int, pool: Pool) -> Learner:
-        """A learner as this study wants it; augmentation comes from the data unless a plan or a setting says it."""
+        """A learner as this study wants it; what depends on the data comes from the data, in the plan "ours"."""
         plan = {"plan": self.plan, **self.settings.get(name, {})}
-        augment = {"augment": augmentation(self.data, pool)} if plan["plan"] == "ours" else {}
-        return create(name, seed=seed, device=self.device, precision=self.precision, **{**augment, **plan})
+        ours = {"augment": augmentation(self.data, pool), "steps": steps(pool)} if plan["plan"] == "ours" else {}
+        return create(name, seed=seed, device=self.device, precision=self.precision, **{**ours, **plan})
 
 
 def prepare(study: Study) -> Study:
@@ -302,6 +302,11 @@ def write_whole(path: Path, text: str) -> None:
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     fresh.write_text(text)
     os.replace(fresh, path)
+
+
+def steps(pool: Pool) -> int:
+    """How long the task network trains by default: 250 steps are enough for small digits, photographs need more."""
+    return 250 if max(pool.shape[1:]) <= 16 else 1000
 
 
 def augmentation(data: str, pool: Pool) -> str:
