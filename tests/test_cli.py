@@ -464,3 +464,36 @@ def test_alzoo_is_a_command() -> None:
     )
     assert "compare" in done.stdout
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (("steps=1", "lr=1e38", "schedule=constant"), "diverged"),
+        (("batch=1",), "batch=1 must be at least 2"),
+        (("query_settings=3",), "query_settings=3"),
+        (("freeze=tunk",), "no part 'tunk'"),
+        (("seed=3",), "margin.seed cannot be set for one learner"),
+        (("plan=3",), "no plan of margin is called 3"),
+    ],
+)
+def test_settings_that_come_to_nothing_are_refused_in_one_line(
+    settings: tuple[str, ...], words: str, tmp_path: Path
+) -> None:
+    options = [word for setting in settings for word in ("--set", f"margin.{setting}")]
+    line = refused(alzoo("compare", "digits", "--learners", "margin", "--rounds", 0, "--out", tmp_path / "o", *options))
+    assert words in line
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    line = refused(alzoo("compare", "digits", "--learners", "margin", "--out", tmp_path / "file" / "under"))
+    assert "cannot be made" in line
+    assert "--out" in line
+
+
+def test_a_damaged_line_is_named_when_the_study_goes_on(tmp_path: Path) -> None:
+    assert compare("digits", tmp_path / "o").exit_code == 0
+    results = tmp_path / "o" / "results.jsonl"
+    results.write_text("{damaged\n" + results.read_text())
+    assert "line 1 is damaged" in refused(compare("digits", tmp_path / "o"))

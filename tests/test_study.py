@@ -18,6 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 import zoo
 from trainers.run import Snapshots
@@ -594,3 +595,16 @@ def test_rounds_follow_one_another_in_every_cell(finished: Path) -> None:
     for name, seed in studies.cells(tiny()):
         rounds = [r["round"] for r in lines(finished) if (r["learner"], r["seed"]) == (name, seed)]
         assert all(later == sooner + 1 for sooner, later in pairwise(rounds))
+
+
+def test_small_digits_train_briefly_and_photographs_longer() -> None:
+    def pool(side: int) -> zoo.Pool:
+        return zoo.Pool.of(torch.zeros(4, 3, side, side, dtype=torch.uint8), [0, 1, 0, 1], 2)
+
+    assert [studies.steps(pool(side)) for side in (8, 16, 28, 224)] == [250, 250, 1000, 1000]
+    learner = Study(data="folder:x", learners=("vaal",)).learner("vaal", 0, pool(32))
+    assert (learner.loop.steps, learner.augment) == (1000, "flip+shift")
+    other = Study(data="mnist", learners=("vaal",), settings={"vaal": {"steps": 7, "augment": "none"}})
+    assert (other.learner("vaal", 0, pool(28)).loop.steps, other.learner("vaal", 0, pool(28)).augment) == (7, "none")
+    paper = Study(data="mnist", learners=("vaal",), plan="paper").learner("vaal", 0, pool(28))
+    assert (paper.loop.steps, paper.augment) == (39_062, "flip")
