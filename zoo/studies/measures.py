@@ -277,3 +277,7 @@ def _number(value: Any) -> float | None:
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return math.fsum(known) / len(known) if known else None
+
+
+def asked_for(study: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: study.get(key) for key in ("learners", "rounds", "seeds")}

@@ -1,0 +1,102 @@
+"""The curves of a study: what every picture of them shares, and the plot as a PNG file."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from zoo.studies import measures
+from zoo.studies.measures import BASELINES, Point, Record
+
+# Okabe and Ito's colours (https://jfly.uni-koeln.de/color/), darkened to be read on white; the page has light ones too.
+COLOURS = ("#0072b2", "#d55e00", "#00805e", "#b3528f", "#b07a00", "#3fa0dc")
+MARKERS = ("o", "s", "^", "D", "v")  # five markers against six colours: thirty lines before one looks like another
+DASHES = ((), (6.0, 2.0), (2.0, 2.0))
+NEUTRAL = "#6b6b6b"  # random, the yardstick, has no colour
+
+
+@dataclass(frozen=True)
+class Line:
+    """A learner's curve: its points, its seeds' (labels, accuracy) paths, and which style it wears (-1: neutral)."""
+
+    learner: str
+    points: list[Point]
+    seeds: list[list[tuple[int, float]]]
+    style: int
+
+
+def lines_of(records: Sequence[Record], learners: Sequence[str] | None) -> list[Line]:
+    """Every learner with a record as a line, best final accuracy first; its style follows the study's order."""
+    lines = []
+    style = 0
+    for learner in measures.order(records, learners):
+        own = sorted((record for record in records if record.learner == learner), key=lambda record: record.round)
+        neutral = learner in BASELINES
+        if own:
+            seeds = sorted({record.seed for record in own})
+            paths = [[(record.labels, record.accuracy) for record in own if record.seed == seed] for seed in seeds]
+            lines.append(Line(learner, measures.curve(own), paths, -1 if neutral else style))
+        style += not neutral
+    return sorted(lines, key=lambda line: -line.points[-1].accuracy[0])
+
+
+def plot(lines: Sequence[Line], data: str) -> bytes:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    figure = Figure(figsize=(9, 5), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    handles = []
+    for line in lines:
+        colour, marker, dashes = style_of(line.style)
+        x = [point.labels for point in line.points]
+        y = [100 * point.accuracy[0] for point in line.points]
+        look: dict[str, Any] = {"color": colour, "linestyle": (0, dashes) if dashes else "-", "linewidth": 1.8}
+        look |= {"marker": marker, "markersize": 4}
+        axes.plot(x, y, zorder=3, **look)
+        handles.append(Line2D([], [], label=f" {plain(short(line.learner))}  {y[-1]:.1f} %", **look))
+        if len(line.seeds) > 1:
+            for path in line.seeds:
+                axes.plot(*zip(*[(n, 100 * a) for n, a in path], strict=True), color=colour, linewidth=0.6, alpha=0.35)
+            sure = [(p.labels, p.accuracy[1], p.accuracy[2]) for p in line.points]
+            band = [(n, 100 * low, 100 * high) for n, low, high in sure if low is not None and high is not None]
+            if band:
+                x, low, high = (list(column) for column in zip(*band, strict=True))
+                axes.fill_between(x, low, high, color=colour, alpha=min(0.12, 0.6 / len(lines)), linewidth=0)
+    if lines:
+        axes.set_ylim(*(100 * value for value in span(lines)))
+        figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize="small")
+    axes.set_xlabel("labels")
+    axes.set_ylabel("accuracy on held-out images, %")
+    axes.set_title(f"Active learning on {plain(data)}: mean of seeds, 95 % interval", loc="left", fontsize="medium")
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    out = io.BytesIO()
+    figure.savefig(out, format="png", metadata={"Software": None})
+    return out.getvalue()
+
+
+def style_of(style: int) -> tuple[str, str, tuple[float, ...]]:
+    if style < 0:
+        return NEUTRAL, "x", (4.0, 2.0)
+    return COLOURS[style % 6], MARKERS[style % 5], DASHES[style // 6 % 3]
+
+
+def span(lines: Sequence[Line]) -> tuple[float, float]:
+    """The accuracies the plot must show: all seeds, a little air; a wide band for few seeds may leave the frame."""
+    values = [accuracy for line in lines for path in line.seeds for _, accuracy in path]
+    air = max(0.01, 0.06 * (max(values) - min(values)))
+    return max(0.0, min(values) - air), min(1.0, max(values) + air)
+
+
+def plain(text: str) -> str:
+    """Keep matplotlib from taking a name for mathematics, and from letters (beyond Cyrillic) its font lacks."""
+    return "".join(letter if letter.isprintable() and letter < "\u0500" else "?" for letter in text).replace("$", r"\$")
+
+
+def short(text: str, length: int = 36) -> str:
+    return text if len(text) <= length else f"{text[: length - 15]}...{text[-12:]}"
