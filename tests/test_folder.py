@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from trainers import cache, folder
+from trainers import answers, cache, folder
 from trainers.pool import Pool
 
 
@@ -343,12 +343,12 @@ def test_labels_inside_and_outside_the_folder(photos: Path, tmp_path: Path, monk
     monkeypatch.chdir(tmp_path)
     (tmp_path / "labels.csv").write_text("path,label\na.png,outside\n")
     paths = folder.decode(photos, None).paths
-    assert folder.read_labels(photos, "labels.csv", paths) == {"a.png": "outside"}
+    assert answers.read_labels(photos, "labels.csv", paths) == {"a.png": "outside"}
     (photos / "labels.csv").write_text("path,label\na.png,inside\n")
-    assert folder.read_labels(photos, "labels.csv", paths) == {"a.png": "inside"}
-    assert folder.read_labels(photos, tmp_path / "labels.csv", paths) == {"a.png": "outside"}
+    assert answers.read_labels(photos, "labels.csv", paths) == {"a.png": "inside"}
+    assert answers.read_labels(photos, tmp_path / "labels.csv", paths) == {"a.png": "outside"}
     with pytest.raises(FileNotFoundError, match=r"photos/other\.csv nor at .*other\.csv"):
-        folder.read_labels(photos, "other.csv", paths)
+        answers.read_labels(photos, "other.csv", paths)
 
 
 def test_labels_do_not_depend_on_the_order_of_rows(photos: Path) -> None:
@@ -356,7 +356,7 @@ def test_labels_do_not_depend_on_the_order_of_rows(photos: Path) -> None:
     read = []
     for order in (rows, rows[::-1]):
         (photos / "labels.csv").write_text("\n".join(["path,label,note", *order]), "utf-8-sig")
-        read.append(list(folder.read_labels(photos, "labels.csv", folder.decode(photos, None).paths).items()))
+        read.append(list(answers.read_labels(photos, "labels.csv", folder.decode(photos, None).paths).items()))
     assert read[0] == read[1] == [("a.png", "cat"), ("b.png", "dog")]
 
 
@@ -378,7 +378,7 @@ def test_labels_that_do_not_fit(photos: Path, text: str, message: str) -> None:
     (photos / "labels.csv").write_text(text, "latin-1")
     paths = folder.decode(photos, None).paths
     with pytest.raises(ValueError, match=message):
-        folder.read_labels(photos, "labels.csv", paths)
+        answers.read_labels(photos, "labels.csv", paths)
 
 
 def test_a_pool_of_a_folder(photos: Path) -> None:

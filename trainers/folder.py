@@ -1,8 +1,7 @@
-"""A folder of image files, decoded once: as a pool's images, mapped from a cache; and what a CSV knows of them."""
+"""A folder of image files, decoded once: a pool's images, mapped from a cache."""
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 import os
@@ -14,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
 from os import PathLike
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
@@ -97,31 +96,6 @@ def decode(
             _first(decoded.left_out),
         )
     return decoded
-
-
-def read_labels(path: str | PathLike[str], labels: str | PathLike[str], paths: Iterable[str]) -> dict[str, str]:
-    """What a CSV file knows of the images of a folder: {path: label}, sorted by path.
-
-    labels: a UTF-8 file with the header `path,label`, looked for inside the folder first, then as given. Other
-        columns are allowed and not read; the order of rows does not matter; an image whose label is empty is
-        unlabeled, and not in the answer. Paths are relative to the folder; spaces around labels do not count.
-    paths: the images that count, see `Decoded.paths`.
-    Raises FileNotFoundError naming the places looked at; ValueError for another header, rows that do not fit it,
-    a path that is twice in the file or not among `paths`.
-    """
-    folder = checked(path)
-    places = list(dict.fromkeys(p.absolute() for p in (folder / labels, Path(labels).expanduser())))
-    file = next((p for p in places if p.is_file()), None)
-    if file is None:
-        raise FileNotFoundError(f"no labels at {' nor at '.join(map(str, places))}; give a CSV file `path,label`")
-    known, among = dict[str, str](), frozenset(paths)
-    for line, name, label in _rows(file):
-        if name in known:
-            raise ValueError(f"{file}, line {line}: {name!r} is there twice; keep one of the rows")
-        if name not in among:
-            raise ValueError(f"{file}, line {line}: {name!r} {_strange(folder, name)}")
-        known[name] = label
-    return {name: label for name, label in sorted(known.items()) if label}
 
 
 def list_images(folder: Path) -> list[File]:
@@ -385,30 +359,3 @@ def _sizes_differ(folder: Path, one: tuple[str, tuple[int, ...]], other: tuple[s
 
 def _first(lines: Sequence[str], most: int = 3) -> str:
     return "; ".join(lines[:most]) + f"; and {len(lines) - most} more" * (len(lines) > most)
-
-
-def _rows(file: Path) -> Iterator[tuple[int, str, str]]:
-    """(line, path, label) of each row of a CSV file."""
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
-            rows = csv.DictReader(lines)
-            rows.fieldnames = header = [name.strip() for name in rows.fieldnames or ()]
-            if header.count("path") != 1 or header.count("label") != 1:
-                raise ValueError(f"{file} begins with {','.join(header)!r}; its first line must be `path,label`")
-            for row in rows:
-                if None in row or None in row.values():
-                    raise ValueError(
-                        f'{file}, line {rows.line_num}: not as many fields as the header has; quote commas: "a,b"'
-                    )
-                yield rows.line_num, PurePosixPath(row["path"]).as_posix(), row["label"].strip()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from error
-    except csv.Error as error:
-        raise ValueError(f"{file} is not a CSV file: {error}") from error
-
-
-def _strange(folder: Path, name: str) -> str:
-    """Why a path is none of the images."""
-    if (folder / name).is_file():
-        return "is left out of the images: it cannot be read, is hidden or is no image. Mend it, or drop the row"
-    return f"does not exist in {folder}; paths are relative to that folder"

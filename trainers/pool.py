@@ -109,10 +109,10 @@ class Pool:
         Raises FileNotFoundError for missing files, ValueError for a folder without images, images of different
         sizes where `size` is None, and labels that fit no image or no class.
         """
-        from trainers import folder
+        from trainers import answers, folder
 
         decoded = folder.decode(path, size)
-        known = {} if labels is None else folder.read_labels(path, labels, decoded.paths)
+        known = {} if labels is None else answers.read_labels(path, labels, decoded.paths)
         names = sorted(set(known.values())) if names is None else list(names)
         if strange := sorted(set(known.values()) - set(names)):
             raise ValueError(f"label {strange[0]!r} is not among the names {names}")
