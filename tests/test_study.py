@@ -22,7 +22,7 @@ import torch
 
 import zoo
 from trainers.run import Snapshots
-from zoo.studies import engine
+from zoo.studies import engine, files
 from zoo.studies import study as studies
 from zoo.studies.study import Study
 
@@ -367,14 +367,14 @@ def fragile(monkeypatch: pytest.MonkeyPatch, moments: int) -> None:
     def watching(*_: Any) -> Iterator[Callable[..., None]]:
         yield lambda *_: moment()
 
-    def noting(path: Path, text: str) -> None:
+    def noting(path: Path, content: bytes) -> None:
         moment()
-        whole(path, text)
+        whole(path, content)
         moment()
 
-    whole = studies.write_whole
+    whole = studies.put
     monkeypatch.setattr(engine, "_watching", watching)
-    monkeypatch.setattr(studies, "write_whole", noting)
+    monkeypatch.setattr(studies, "put", noting)
     monkeypatch.setattr(studies, "seldom", lambda watch: watch)
     monkeypatch.setattr("zoo.learner.Snapshots", lambda path, owner, _: Snapshots(path, owner, 0))
 
@@ -580,15 +580,16 @@ def test_only_what_stays_itself_is_mirrored(data: str, shape: tuple[int, int, in
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    studies.write_whole(tmp_path / "note.json", "old")
+    files.put(tmp_path / "note.json", b"old")
 
     def die(*_: Any) -> None:
         raise Killed
 
-    monkeypatch.setattr(studies.os, "replace", die)
+    monkeypatch.setattr(files.os, "replace", die)
     with pytest.raises(Killed):
-        studies.write_whole(tmp_path / "note.json", "new")
+        files.put(tmp_path / "note.json", b"new")
     assert (tmp_path / "note.json").read_text() == "old"
+    assert list(tmp_path.iterdir()) == [tmp_path / "note.json"]
 
 
 def test_rounds_follow_one_another_in_every_cell(finished: Path) -> None:

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from zoo.studies.study import Emit, Line, Study, cells, prepare, run_cell, write_whole
+from zoo.studies.files import put
+from zoo.studies.study import Emit, Line, Study, cells, prepare, run_cell
 
 if TYPE_CHECKING:
     from multiprocessing.queues import Queue
@@ -75,7 +76,7 @@ def claimed(study: Study, out: Path) -> Iterator[Study]:
         with FileLock(out / ".lock", timeout=0):
             for torn in out.glob(".study.toml.*"):
                 torn.unlink()
-            write_whole(out / "study.toml", study.toml())
+            put(out / "study.toml", study.toml().encode())
             yield study
     except Timeout:
         raise FileExistsError(f"{out} is being written by another process. Wait, or give another --out") from None

@@ -8,13 +8,13 @@ from __future__ import annotations
 import csv
 import io
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.studies import measures
 from zoo.studies.curves import lines_of, plot
+from zoo.studies.files import put
 from zoo.studies.measures import Interval, Record, Row
 from zoo.studies.page import page
 from zoo.studies.words import decimal, percent, seconds
@@ -36,9 +36,9 @@ def write(directory: Path) -> None:
     records = measures.read(results) if results.is_file() else []
     rows = measures.summary(records, **measures.asked_for(study))
     lines = lines_of(records, study.get("learners"))
-    _put(directory / "summary.csv", _csv(rows).encode())
-    _put(directory / "curves.png", plot(lines, str(study.get("data", "?"))))
-    _put(directory / "report.html", page(directory, study, records, rows, lines).encode())
+    put(directory / "summary.csv", _csv(rows).encode())
+    put(directory / "curves.png", plot(lines, str(study.get("data", "?"))))
+    put(directory / "report.html", page(directory, study, records, rows, lines).encode())
 
 
 def table(
@@ -95,13 +95,3 @@ def _csv(rows: Sequence[Row]) -> str:
 
 def _bounds(interval: Interval | None) -> list[str]:
     return [decimal(value) for value in interval or (None, None, None)]
-
-
-def _put(path: Path, content: bytes) -> None:
-    """Replace a file as a whole: whoever reads it meets the old one or the new one, never half of either."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        draft.write_bytes(content)
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)

@@ -29,6 +29,7 @@ from zoo.catalogue import create
 from zoo.device import fabric
 from zoo.journal import seldom, tensorboard
 from zoo.learner import Learner
+from zoo.studies.files import put
 
 Line = dict[str, Any]  # of results.jsonl
 Emit = Callable[[str, Line], None]  # ("record", its fields) or ("step", where a fit stands)
@@ -230,7 +231,7 @@ def _next_query(
     start = time.perf_counter()
     asked = list(learner.select(pool, study.budget))
     seconds = round(time.perf_counter() - start, 4)
-    write_whole(note, json.dumps({"asked": asked, "select_seconds": seconds}))
+    put(note, json.dumps({"asked": asked, "select_seconds": seconds}).encode())
     return asked, seconds
 
 
@@ -294,14 +295,6 @@ def commit() -> str:
     here = Path(__file__).parent
     out = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
     return out.stdout.strip()
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that nobody ever sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    fresh.write_text(text)
-    os.replace(fresh, path)
 
 
 def steps(pool: Pool) -> int:
