@@ -43,6 +43,7 @@ from zoo.learner import Learner
 from zoo.nets.critic import Critic
 from zoo.nets.trunk import task
 from zoo.nets.vae import VAE
+from zoo.studies.files import put
 
 ROOT = Path(__file__).parents[1]
 PUBLISHED_STEPS = 39_062  # of the task network, and of the game, in a round of the released code on CIFAR-10
@@ -109,9 +110,7 @@ class Report:
     def note(self, part: str, name: str, value: object) -> None:
         """Keep a value under a part and a name, write the file, and say so."""
         self.known["parts"].setdefault(part, {})[name] = value
-        fresh = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        fresh.write_text(json.dumps(self.known, indent=1) + "\n")
-        os.replace(fresh, self.path)
+        put(self.path, (json.dumps(self.known, indent=1) + "\n").encode())
         say(f"{part}: {name}: {value if isinstance(value, str) else json.dumps(value)}")
 
     def check(self, part: str, name: str, found: float, tolerance: float, **more: object) -> None:
