@@ -136,9 +136,11 @@ def _watching(study: Study, done: defaultdict[tuple[str, int], list[Line]], cons
     """One bar for the rounds of the whole study, and one for each fit that is going on; nothing off a terminal."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-    quiet = console is None or not console.is_terminal
+    if console is None or not console.is_terminal:
+        yield lambda *_: None
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=quiet) as bars:
+    with Progress(*columns, console=console, transient=True) as bars:
         before = sum(len(cell) for cell in done.values())
         rounds = bars.add_task("rounds", total=len(cells(study)) * (study.rounds + 1), completed=before)
         fits: dict[tuple[str, int], TaskID] = {}
