@@ -11,12 +11,12 @@ from trainers.run import Journal, Watch
 @contextmanager
 def watching(progress: bool | Watch) -> Iterator[Watch | None]:
     """The watch of one fit: the caller's own, or a bar where stderr is a terminal, or none."""
-    from rich.console import Console
-    from rich.progress import Progress, TaskID
-
     if callable(progress):
         yield progress
         return
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
     console = Console(stderr=True)
     if not progress or not console.is_terminal:
         yield None

@@ -145,8 +145,7 @@ class Learner:
 
     def predict(self, images: Tensor) -> Tensor:
         """Class probabilities float32 (n k), on the CPU, of uint8 images (n c h w) of any number, on any device."""
-        scan = self._over(images)
-        return scan.probs.cpu()
+        return self._over(images).probs.cpu()
 
     def diagnose(self, pool: Pool, held_out: Tensor) -> dict[str, float]:
         """Numbers that tell whether this method's game works; held_out: uint8 (n c h w). Empty without a game."""
@@ -291,15 +290,10 @@ class Learner:
         parts = self._fitted()
         assert self.fitted is not None
         shape, classes = self.fitted
-        if images.dtype != torch.uint8:
-            raise TypeError(
-                f"images are uint8 (n c h w) in 0..255, not {images.dtype}; floats in [0, 1]: (x * 255).to(torch.uint8)"
-            )
-        if images.ndim != 4 or tuple(images.shape[1:]) != shape:
-            raise ValueError(
-                f"images are (n, {', '.join(map(str, shape))}) for this learner, not {tuple(images.shape)}"
-            )
-        return Scan(Pool.hidden(images, classes, nobody), parts, seed=self.seed, precision=self.precision)
+        pool = Pool.hidden(images, classes, nobody)  # refuses what are no images
+        if pool.shape != shape:
+            raise ValueError(f"images are {shape} (c h w) for this learner, not {pool.shape}")
+        return Scan(pool, parts, seed=self.seed, precision=self.precision)
 
     def _check_answers(self, pool: Pool, parts: nn.ModuleDict) -> None:
         """Raise Diverged where some labeled images no longer get an answer that is a number."""
