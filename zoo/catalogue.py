@@ -222,19 +222,21 @@ def weights(pattern: str = "*") -> list[checkpoints.Weights]:
 
 def _plainly(learner: Learner) -> Learner:
     """The learner with a twin that is trained plainly, for as many steps and in the same way."""
+    from trainers.supervised import Plan
+
     plain, entry = entries()["plain"], learner.entry
     if entry.plainly or entry is plain:
         text = "%s trains its task network plainly already: training='plain' changes nothing"
         logging.getLogger("alzoo").warning(text, learner.name)
         return learner
-    own = {f.name: getattr(learner.loop, f.name) for f in fields(plain.plans["ours"].loop)}
+    own = {f.name: getattr(learner.loop, f.name) for f in fields(Plan)}
     twin = replace(
         learner,
         name=f"the plain twin of {learner.name}",
         entry=plain,
         query=plain.query,
         query_settings={},
-        loop=type(plain.plans["ours"].loop)(**own),
+        loop=replace(plain.plans["ours"].loop, **own),
         nets={name: learner.nets.get(name, value) for name, value in options(plain.build).items()},
         freeze=tuple(part for part in learner.freeze if part in ("trunk", "head")),
     )
