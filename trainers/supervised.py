@@ -1,11 +1,12 @@
 """Plain training on the labeled images: the loop under every query-only strategy."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
 from trainers.pool import Pool
@@ -36,7 +37,20 @@ def train(run: Run, pool: Pool, plan: Plan, *, trunk: nn.Module, head: nn.Module
     """
     task, task_step = run.setup(nn.Sequential(trunk, head), optimizer(plan, trunk, head), "task")
     labeled = run.stream(pool.labeled, plan.batch)
-    for step, (x, y) in zip(run.steps(plan.steps, "task"), labeled, strict=False):
+    learn(run, plan, run.steps(plan.steps, "task"), labeled, task=task, task_step=task_step)
+
+
+def learn(
+    run: Run,
+    plan: Plan,
+    steps: Iterator[int],
+    labeled: Iterator[tuple[Tensor, Tensor]],
+    *,
+    task: nn.Module,  # (b c h w) -> logits (b k)
+    task_step: Optimizer,
+) -> None:
+    """The steps of one stage; the schedule is that of all `plan.steps`, of which the stage may be a part."""
+    for step, (x, y) in zip(steps, labeled, strict=False):
         rate(task_step, plan.lr * SCHEDULES[plan.schedule](step, plan.steps))
         logits = task(x)
         loss = F.cross_entropy(logits, y)
