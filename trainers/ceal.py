@@ -38,7 +38,7 @@ VALUES = 2**22  # pixels and channels that are judged at once
 class Plan(supervised.Plan):
     """Defaults: ours. `steps` is the total of both stages."""
 
-    alone: float = 0.5  # share of the steps that see the labels only; what is believed joins them for the rest
+    alone: float = 0.7  # share of the steps that see the labels only; what is believed joins them for the rest
     delta0: float = 0.05  # a guess with an entropy below this is believed at round 0
     dr: float = 0.0033  # how fast that falls from round to round
     decay: Literal["linear", "recursive"] = "linear"
