@@ -119,5 +119,6 @@ ceal = Entry(
     train=loop.train,
     query=Query("ceal", ask, "arXiv:1701.03551"),
     diagnose=diagnose,
+    doubt=doubt,
     missing=MappingProxyType({"released": "CEAL's authors have released no code; the public ones are other people's"}),
 )
