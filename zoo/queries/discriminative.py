@@ -9,7 +9,7 @@ from zoo.nets.critic import Critic
 from zoo.query import Query
 from zoo.scan import Asked, Scan, top
 
-WINDOW = 25  # steps between two looks at how well the critic does
+LOOK = 10  # steps between two looks at how well the critic does, at least; a pass over all it learns from, if longer
 
 
 def ask_discriminative(
@@ -57,7 +57,7 @@ def ask_discriminative(
         positions.append(rest[asked.positions])
         logits.append(asked.scores)
         labeled[positions[-1]] = True
-    return Asked(torch.cat(positions), -torch.arange(n, dtype=torch.float32), {"P": torch.cat(logits).sigmoid()})
+    return Asked(torch.cat(positions), torch.arange(0.0, -n, -1), {"P": torch.cat(logits).sigmoid()})
 
 
 def standard(h: Tensor) -> Tensor:
@@ -86,7 +86,7 @@ def learned(
     side = labeled.float()
     weight = balance(labeled)
     right, met = (torch.zeros(2, device=h.device) for _ in range(2))  # of the unlabeled, of the labeled
-    shuffle = torch.randperm(len(h), generator=chance)
+    look, shuffle = max(LOOK, -(-len(h) // batch)), torch.empty(0, dtype=torch.int64)
     with torch.enable_grad():
         for done in range(1, steps + 1):
             if len(shuffle) < min(batch, len(h)):
@@ -101,10 +101,11 @@ def learned(
             hit = (logit.detach() > 0) == labeled[rows]
             right.index_add_(0, labeled[rows].long(), hit.float())
             met.index_add_(0, labeled[rows].long(), torch.ones_like(side[rows]))
-            if done % WINDOW == 0:
-                if bool((right / met).mean() > stop):  # false while one side has not been met
+            if done % look == 0:
+                if bool((right / met).mean() > stop):  # false where one side has not been met
                     break
-                right.zero_(), met.zero_()
+                right.zero_()
+                met.zero_()
     return critic
 
 
