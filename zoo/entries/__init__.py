@@ -1,6 +1,8 @@
 """The methods, one file each. To add one, list it here."""
 
+from zoo.entries.llal import llal
 from zoo.entries.plain import plain
+from zoo.entries.ta_vaal import ta_vaal
 from zoo.entries.vaal import vaal
 
-ENTRIES = {entry.name: entry for entry in (plain, vaal)}
+ENTRIES = {entry.name: entry for entry in (plain, vaal, llal, ta_vaal)}
