@@ -1,4 +1,4 @@
-"""Whether a game works: numbers that several entries tell of theirs."""
+"""Whether a game works: the numbers that several entries tell of theirs."""
 
 from collections.abc import Callable, Mapping
 
@@ -24,10 +24,11 @@ def tells(scan: Scan, logit: View) -> float:
 
 
 def latent(scan: Scan, held_out: Tensor, rebuild: View) -> dict[str, float]:
-    """Whether the autoencoder `vae` has learned, on held-out images, uint8 (n c h w).
+    """What the autoencoder `vae` has learned.
 
-    active_units: latent units whose mean varies by more than 0.01, of `latent_units`. kl: nats per image. recon:
-    squared error of a pixel over the variance of such pixels; 1 is a decoder that shows the mean image.
+    active_units: latent units whose mean varies by more than 0.01 over held-out images, of `latent_units`. kl: nats
+    per held-out image. recon: squared error of a held-out pixel over the variance of such pixels; 1 is a decoder that
+    shows the mean image.
     """
     encoder: nn.Module = scan.parts["vae"].get_submodule("encoder")
     fresh, x = held(scan, held_out), normal(held_out).cpu()
@@ -41,27 +42,26 @@ def latent(scan: Scan, held_out: Tensor, rebuild: View) -> dict[str, float]:
     }
 
 
-def correlation(a: Tensor, b: Tensor) -> float:
-    """Spearman's rank correlation of two numbers of each image, (n,) and (n,); equal ones share their middle rank.
+def doubt(numbers: Mapping[str, float]) -> list[str]:
+    """What speaks against a game over a latent: a critic that guesses, a latent that is dead."""
+    against = []
+    if abs(numbers["critic_auc"] - 0.5) < 0.05:
+        against.append(f"the critic's AUC is {numbers['critic_auc']:.2f}; this query is no better than random")
+    if numbers["active_units"] < numbers["latent_units"] / 2:
+        dead = f"{numbers['active_units']:.0f} of {numbers['latent_units']:.0f}"
+        against.append(f"only {dead} latent units are active; the critic has little to see")
+    return against
 
-    0 where either is the same for all: nothing is in order then.
-    """
+
+def correlation(a: Tensor, b: Tensor) -> float:
+    """Spearman's rank correlation of two numbers (n,) of each image; 0 where either is the same for all."""
     ranks = torch.stack([middle(a), middle(b)])
     return torch.corrcoef(ranks)[0, 1].nan_to_num().item() if len(a) > 1 else 0.0
 
 
 def middle(values: Tensor) -> Tensor:
-    """The rank of each, from 0 on (n,); equal ones share the middle of theirs."""
-    order = values.double().sort().values
-    below, upto = (torch.searchsorted(order, values.double(), right=right) for right in (False, True))
+    """The rank of each value (n,), from 0 on; equal ones share the middle of theirs."""
+    values = values.double()
+    order = values.sort().values
+    below, upto = (torch.searchsorted(order, values, right=right) for right in (False, True))
     return (below + upto - 1).double() / 2
-
-
-def doubts(numbers: Mapping[str, float]) -> list[str]:
-    """What is wrong with a game over a latent, in plain words."""
-    said = []
-    if numbers["active_units"] == 0:
-        said.append("the latent is dead: no unit of it varies with the image, so the critic has nothing to see")
-    if numbers["critic_auc"] < 0.55:
-        said.append(f"the critic's AUC is {numbers['critic_auc']:.2f}; this query is hardly better than random")
-    return said

@@ -24,7 +24,9 @@ class Ranker(nn.Module):
     def __init__(self, channels: Sequence[int], width: int = 128, last: bool = False) -> None:
         super().__init__()
         if not channels or width < 1:
-            raise ValueError(f"A ranker needs maps to read and a width of at least 1, not {list(channels)} and {width}.")
+            raise ValueError(
+                f"A ranker needs maps to read and a width of at least 1, not {list(channels)} and {width}."
+            )
         self.last = last
         self.looks = nn.ModuleList(nn.Sequential(nn.Linear(c, width), nn.ReLU()) for c in channels)
         self.weigh = nn.Linear(len(channels) * width, 1)
