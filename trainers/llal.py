@@ -33,7 +33,7 @@ class Plan(supervised.Plan):
     """Defaults: ours. The task network's settings are those of the plain loop."""
 
     pairs: Literal["hinge", "logistic"] = "hinge"  # how far two predictions are from the right order
-    weight: float = 1.0  # of the pairs beside the cross-entropy (the paper's lambda)
+    weight: float = 0.1  # of the pairs beside the cross-entropy (the paper's lambda): at 1, accuracy pays for it
     margin: float = 1.0  # of the hinge (the paper's xi)
     joint: float = 0.6  # share of the steps in which the ranker shapes the trunk too
     grow: bool = False  # with more labels more steps, so that they are as many epochs as in round 0

@@ -122,6 +122,7 @@ RELEASED = Preset(
         beta=1.0,
         adversary=1.0,
         elbo="released",
+        apart=True,
     ),
     {
         "trunk": "resnet18",
