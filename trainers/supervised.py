@@ -21,7 +21,7 @@ class Plan:
     batch: int = 32  # two at least: batch normalisation needs company
     optimizer: Literal["sgd", "adam"] = "sgd"  # sgd with momentum 0.9
     lr: float = 0.1
-    schedule: Literal["one-cycle", "quarters", "constant"] = "one-cycle"
+    schedule: Literal["one-cycle", "quarters", "late-drop", "constant"] = "one-cycle"
     nesterov: bool = True
     weight_decay: float = 5e-4
 
@@ -93,11 +93,16 @@ def quarters(step: int, steps: int) -> float:
     return 0.1 ** (step // max(1, steps // 4))
 
 
+def late_drop(step: int, steps: int) -> float:
+    """Divided by ten once, after four fifths of the steps, as learning loss does: epoch 160 of 200."""
+    return 0.1 if 5 * step >= 4 * steps else 1.0
+
+
 def constant(step: int, steps: int) -> float:  # noqa: ARG001
     return 1.0
 
 
-SCHEDULES = {"one-cycle": one_cycle, "quarters": quarters, "constant": constant}
+SCHEDULES = {"one-cycle": one_cycle, "quarters": quarters, "late-drop": late_drop, "constant": constant}
 
 
 def require(

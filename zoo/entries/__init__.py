@@ -2,7 +2,9 @@
 
 from zoo.entries.ceal import ceal
 from zoo.entries.dpe import dpe
+from zoo.entries.llal import llal
 from zoo.entries.plain import plain
+from zoo.entries.ta_vaal import ta_vaal
 from zoo.entries.vaal import vaal
 
-ENTRIES = {entry.name: entry for entry in (ceal, dpe, plain, vaal)}
+ENTRIES = {entry.name: entry for entry in (ceal, dpe, llal, plain, ta_vaal, vaal)}
