@@ -20,6 +20,7 @@ from zoo.catalogue import entries
 from zoo.entries.aral import MNIST, SVHN, critic_logit, doubt, encode
 from zoo.nets.aral import CLASSIFIERS, Encoder, Generator, classifier, normed
 from zoo.nets.critic import Critic
+from zoo.scan import top
 
 SHAPE, CLASSES = (1, 8, 8), 3
 TINY = {"width": 4, "gen_width": 4, "enc_width": 4, "latent": 6, "critic_width": 16}
@@ -444,9 +445,8 @@ def test_character_would_catch_a_critic_that_is_told_that_both_are_labeled(monke
 
 
 def test_character_would_catch_a_turned_sign(monkeypatch):
-    monkeypatch.setattr(
-        import_module("zoo.entries.aral"), "top", lambda scores, n, **detail: scan.top(-scores, n, **detail)
-    )
+    turned = import_module("zoo.entries.aral")
+    monkeypatch.setattr(turned, "top", lambda scores, n, **detail: top(-scores, n, **detail))
     assert never_shown_asked("dark") < 18
 
 
