@@ -21,7 +21,7 @@ class Plan:
     batch: int = 32  # two at least: batch normalisation needs company
     optimizer: Literal["sgd", "adam"] = "sgd"  # sgd with momentum 0.9
     lr: float = 0.1
-    schedule: Literal["one-cycle", "quarters", "late-drop", "constant"] = "one-cycle"
+    schedule: Literal["one-cycle", "quarters", "late-drop", "last-third", "constant"] = "one-cycle"
     nesterov: bool = True
     weight_decay: float = 5e-4
 
@@ -98,11 +98,22 @@ def late_drop(step: int, steps: int) -> float:
     return 0.1 if 5 * step >= 4 * steps else 1.0
 
 
+def last_third(step: int, steps: int) -> float:
+    """1 for two thirds of the steps, then straight down to 0 after the last one, as the released ARAL does."""
+    return min(3 * (1 - step / max(1, steps)), 1.0)
+
+
 def constant(step: int, steps: int) -> float:  # noqa: ARG001
     return 1.0
 
 
-SCHEDULES = {"one-cycle": one_cycle, "quarters": quarters, "late-drop": late_drop, "constant": constant}
+SCHEDULES = {
+    "one-cycle": one_cycle,
+    "quarters": quarters,
+    "late-drop": late_drop,
+    "last-third": last_third,
+    "constant": constant,
+}
 
 
 def require(

@@ -1,5 +1,6 @@
 """The methods, one file each. To add one, list it here."""
 
+from zoo.entries.aral import aral
 from zoo.entries.ceal import ceal
 from zoo.entries.dpe import dpe
 from zoo.entries.llal import llal
@@ -7,4 +8,4 @@ from zoo.entries.plain import plain
 from zoo.entries.ta_vaal import ta_vaal
 from zoo.entries.vaal import vaal
 
-ENTRIES = {entry.name: entry for entry in (ceal, dpe, llal, plain, ta_vaal, vaal)}
+ENTRIES = {entry.name: entry for entry in (aral, ceal, dpe, llal, plain, ta_vaal, vaal)}
