@@ -17,6 +17,10 @@ there on nothing is believed and this is plain training, bit by bit. A fit belie
 its steps, with the network those steps have made. The paper's own order, in which the network of the round before
 judges, is `alone=0` with learners that start warm. `steps` counts both stages, so a fit costs what a plain one does,
 however much is believed (the ports train longer, the more they believe), and there is no need to bound it.
+
+Measured on the digits with 40, 90 and 140 random labels, one CPU core, 6 seeds that had no part in choosing the
+settings: 84.9, 94.3 and 96.5 % held out, where plain training has 83.8, 94.5 and 96.5 (deviations 5, 1 and 1). Of what
+it believes then, some three quarters of the pool, 94 to 100 % is right. Believing costs nothing here and gains nothing.
 """
 
 import math
