@@ -4,12 +4,15 @@ Yoo & Kweon, CVPR 2019. https://arxiv.org/abs/1905.03677
 
 The paper learns from pairs, since the losses themselves shrink while the network trains: a hinge on the difference of
 two predictions, whose targets pass no gradient. The head shapes the task network too, until a share of the training is
-done; from then on it only watches. Its authors published no code. In the usual one by others, the optimizer of later
-rounds starts from the networks of earlier ones, and the learning rate drops one epoch early; here every round starts
-anew. Where it pools by fixed sizes (32, 16, 8, 4), here every map is averaged whole, whatever its size.
+done; from then on it only watches. Its authors published no code. The usual one by others keeps the networks from
+round to round, and drops the learning rate one epoch early; here every round starts anew. It pools by fixed sizes
+(32, 16, 8, 4); here every map is averaged whole, whatever its size.
 
 The images of a batch are paired from both ends, the first with the last; of an odd batch the middle one has no pair.
 A pair of equal losses counts as if the second were larger, as in that code.
+The published weight of the pairs is 1. On digits with 90 labels it costs accuracy: 0.944 at 1, 0.958 at 0.1, 0.962
+under plain training (one CPU thread, means of 3 seeds). Ours is 0.1.
+
 This loop is also the first half of TA-VAAL, with the logistic form of the pairs.
 """
 
@@ -33,7 +36,7 @@ class Plan(supervised.Plan):
     """Defaults: ours. The task network's settings are those of the plain loop."""
 
     pairs: Literal["hinge", "logistic"] = "hinge"  # how far two predictions are from the right order
-    weight: float = 0.1  # of the pairs beside the cross-entropy (the paper's lambda): at 1, accuracy pays for it
+    weight: float = 0.1  # of the pairs beside the cross-entropy (the paper's lambda)
     margin: float = 1.0  # of the hinge (the paper's xi)
     joint: float = 0.6  # share of the steps in which the ranker shapes the trunk too
     grow: bool = False  # with more labels more steps, so that they are as many epochs as in round 0
