@@ -102,6 +102,7 @@ PAPER = Preset(
     ),
     {"trunk": "resnet18", "ranker_width": 128},  # third-party
     augment="flip+shift",  # third-party
+    asks={"subset": 10_000},  # third-party
 )
 
 llal = Entry(

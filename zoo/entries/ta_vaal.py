@@ -102,7 +102,7 @@ def rebuild(parts: Parts, x: Tensor) -> Tensor:
     return recon
 
 
-# All read in cubeyoung/TA-VAAL@1161071. Its query looks at the same 10,000: query_settings={"subset": 10_000}.
+# All read in cubeyoung/TA-VAAL@1161071.
 RELEASED = Preset(
     loop.Plan(
         steps=1_600,  # 200 epochs of 1,000 labels; with more labels more, as `grow` says
@@ -134,6 +134,7 @@ RELEASED = Preset(
         "critic_layers": 2,
     },
     augment="flip+shift",
+    asks={"subset": 10_000},  # the same that play
 )
 # The paper's bound and its rank are recalled; every other setting is that of its authors' code.
 PAPER = replace(
