@@ -4,7 +4,19 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from zoo.queries.geometry import Points, blocks, farthest, finite, in_turn, kmeans, looks, nearest, squared
+from zoo.queries.geometry import (
+    TAKEN,
+    VALUES,
+    Points,
+    blocks,
+    farthest,
+    finite,
+    in_turn,
+    kmeans,
+    looks,
+    nearest,
+    squared,
+)
 from zoo.query import Query
 from zoo.scan import Asked, Scan, top
 
@@ -40,7 +52,7 @@ def from_known(new: Points, known: Points, n: int) -> tuple[Tensor, Tensor]:
         return farthest(new, bound, n)
     mean = Points.of(new.factors[0].mean(0, keepdim=True))
     medoid = squared(mean, new).argmin().view(1)  # nearest to the mean: the least sum of squared distances to all
-    bound = nearest(new, new[medoid])[0].index_fill_(0, medoid, -1)
+    bound = nearest(new, new[medoid])[0].index_fill_(0, medoid, TAKEN)
     positions, gains = farthest(new, bound, n - 1)
     return torch.cat([medoid, positions]), torch.cat([torch.full_like(bound[:1], torch.inf), gains])
 
@@ -61,45 +73,50 @@ def ask_robust_kcenter(scan: Scan, n: int, outliers: float = 1e-4, others: int =
     drawn = torch.randperm(len(new), generator=scan.generator("others")).to(greedy.device)
     rows = torch.cat([greedy, drawn[~torch.isin(drawn, greedy)][:others]])
     radii = torch.linspace(0.5, 1, LEVELS, device=after.device) * after.max().sqrt()
-    reach = torch.cat([levels(new[rows[block]], new, radii) for block in blocks(len(rows), len(new))])
-    low, high, best = 0, LEVELS - 1, (greedy[:0], after[:0])
+    reach = torch.cat([levels(new[block], new[rows], radii) for block in blocks(len(new), len(rows))])
+    low, high, picked, covers = 0, LEVELS - 1, greedy, greedy[:0]
     while low < high:  # the least radius that is enough lies in low..high
         middle = (low + high) // 2
-        left, *found = covering(reach <= middle, bound > radii[middle].square(), n)
+        left, which, gain = covering(reach <= middle, bound > radii[middle].square(), n)
         if left <= outliers * len(new):
-            high, best = middle, (rows[found[0]], found[1])
+            high, picked, covers = middle, rows[which], gain
         else:
             low = middle + 1
-    bound = torch.minimum(bound, nearest(new, new[best[0]])[0]).index_fill_(0, best[0], -1)
-    picked = best[0] if len(best[0]) else greedy
+    bound = torch.minimum(bound, nearest(new, new[picked])[0]).index_fill_(0, picked, TAKEN)
     rest = farthest(new, bound, n - len(picked))[0]
-    covers = torch.cat([best[1], best[1].new_zeros(n - len(best[1]))])
-    return in_turn(torch.cat([picked, rest]), covers=covers)
+    return in_turn(torch.cat([picked, rest]), covers=torch.cat([covers, covers.new_zeros(n - len(covers))]))
 
 
-def levels(rows: Points, points: Points, radii: Tensor) -> Tensor:
-    """The first of the rising radii that reaches from each row to each point, uint8 (m n)."""
-    return torch.bucketize(squared(rows, points), radii.square()).to(torch.uint8)
+def levels(points: Points, centres: Points, radii: Tensor) -> Tensor:
+    """The first of the rising radii that reaches from each point to each centre, uint8 (n m)."""
+    return torch.bucketize(squared(points, centres), radii.square(), out_int32=True).to(torch.uint8)
 
 
 def covering(reach: Tensor, bare: Tensor, n: int) -> tuple[int, Tensor, Tensor]:
-    """At most n rows, each covering the most of what is still bare: how much stays bare, the rows, what each covers.
+    """At most n centres, each covering the most of what is still bare: how much stays bare, which, what each covers.
 
-    reach: bool (m u), what a row covers. bare: bool (u,).
+    reach: bool (u m), whether a point is covered by a centre. bare: bool (u,), the points to cover.
     """
-    bare, rows, covers = bare.clone(), [], []
-    gain = reach[:, bare].sum(1)
+    bare, gain = bare.clone(), covered(reach, bare)
+    which, covers = [gain[:0]], [gain[:0]]
     for _ in range(n):
-        row = gain.argmax()
-        fresh = reach[row] & bare
+        best = gain.argmax().view(1)
+        fresh = reach[:, best[0]] & bare
         if not bool(fresh.any()):
             break
-        rows.append(row)
-        covers.append(gain[row].float())
-        gain -= reach[:, fresh].sum(1)
+        which.append(best)
+        covers.append(gain[best])
+        gain -= covered(reach, fresh)
         bare &= ~fresh
-    none = gain[:0]
-    return int(bare.sum()), torch.stack(rows) if rows else none, torch.stack(covers) if rows else none.float()
+    return int(bare.sum()), torch.cat(which), torch.cat(covers)
+
+
+def covered(reach: Tensor, some: Tensor) -> Tensor:
+    """How many of some, bool (u,), each centre of reach, bool (u m), covers: int64 (m,)."""
+    out = torch.zeros_like(reach[0], dtype=torch.int64)
+    for rows in some.nonzero().squeeze(1).split(max(1, VALUES // max(1, len(out)))):
+        out += reach[rows].sum(0)
+    return out
 
 
 def ask_weighted_kmeans(scan: Scan, n: int, beta: float = 10.0, features: str = "task", rounds: int = 30) -> Asked:
@@ -157,7 +174,7 @@ def facilities(x: Tensor, rows: Tensor, n: int) -> tuple[Tensor, Tensor]:
     for _ in range(n):
         fresh = torch.zeros_like(bound, dtype=torch.bool)
         while not bool(fresh[best := bound.argmax()]):
-            look = bound.topk(min(32, len(bound))).indices
+            look = bound.topk(min(16, len(bound))).indices
             gain = (x[rows[look]] @ x.T - cosine).clamp_(min=0).sum(1)
             bound[look] = torch.where(taken[look], -torch.inf, gain)
             fresh[look] = True

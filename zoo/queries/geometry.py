@@ -63,10 +63,11 @@ def blocks(n: int, width: int) -> Iterator[slice]:
 
 def nearest(points: Points, centres: Points) -> tuple[Tensor, Tensor]:
     """The squared distance of each point to its nearest centre (n,), infinite without any, and which it is (n,)."""
-    if not len(centres):
-        return torch.full_like(points.squares, torch.inf), torch.zeros_like(points.squares, dtype=torch.int64)
-    best = [squared(points[rows], centres).min(1) for rows in blocks(len(points), len(centres))]
-    return torch.cat([b.values for b in best]), torch.cat([b.indices for b in best])
+    distance = torch.full_like(points.squares, torch.inf)
+    which = torch.zeros_like(points.squares, dtype=torch.int64)
+    for rows in blocks(len(points), len(centres)) if len(centres) else ():
+        distance[rows], which[rows] = squared(points[rows], centres).min(1)
+    return distance, which
 
 
 def farthest(points: Points, bound: Tensor, n: int) -> tuple[Tensor, Tensor]:
@@ -205,8 +206,8 @@ def looks(scan: Scan, features: str, unit: bool = False) -> tuple[Tensor, Tensor
         new, known = scan.features, scan.known
     finite(new), finite(known)
     if pixels or not unit:
-        middle = (new.sum(0, dtype=torch.float64) + known.sum(0, dtype=torch.float64)) / (len(new) + len(known))
-        new, known = new - middle.float(), known - middle.float()
+        middle = (new.sum(0) + known.sum(0)) / (len(new) + len(known))
+        new, known = new - middle, known - middle
     return (normalize(new), normalize(known)) if unit else (new, known)
 
 
