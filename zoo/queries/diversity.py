@@ -174,7 +174,7 @@ def facilities(x: Tensor, rows: Tensor, n: int) -> tuple[Tensor, Tensor]:
     for _ in range(n):
         fresh = torch.zeros_like(bound, dtype=torch.bool)
         while not bool(fresh[best := bound.argmax()]):
-            look = bound.topk(min(16, len(bound))).indices
+            look = bound.masked_fill(fresh, -torch.inf).topk(min(16, len(bound))).indices
             gain = (x[rows[look]] @ x.T - cosine).clamp_(min=0).sum(1)
             bound[look] = torch.where(taken[look], -torch.inf, gain)
             fresh[look] = True

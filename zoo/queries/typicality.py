@@ -72,7 +72,7 @@ def ask_probcover(
     reach = delta or purest(torch.cat([known, x]), max(2, scan.pool.classes), purity, sample, chance)
     new = Points.of(x)
     bare = nearest(new, Points.of(known))[0] >= reach**2
-    degree = neighbours(new, new[bare], reach)
+    degree = torch.maximum(neighbours(new, new[bare], reach), bare.long())  # each covers itself
     positions, covers = [], []
     for _ in range(n):
         best = degree.argmax().view(1)
@@ -82,7 +82,7 @@ def ask_probcover(
         positions.append(best)
         covers.append(fresh.sum().view(1))
         bare &= ~fresh
-        degree -= neighbours(new, new[fresh], reach)
+        degree = torch.maximum(degree - neighbours(new, new[fresh], reach), bare.long())
         degree[best] = 0
     anywhere = torch.randperm(len(x), generator=chance).to(x.device)
     picked = torch.cat([*positions, anywhere[:0]])
