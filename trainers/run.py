@@ -161,6 +161,7 @@ class Run:
 
         Gives float32 images in [-1, 1] (size c h w) and int64 labels (size,), -1 where unknown. Every image comes
         once before any comes again; a batch that reaches the end goes on with the next shuffle, nothing is dropped.
+        `indices` of (n p) are images in company: p streams in step, one after the other in batches of p * size.
         `augment`: one of AUGMENTS, by default the run's own.
         """
         if not len(indices):
@@ -186,7 +187,7 @@ class Run:
             self._state.streams[number] += 1
             first, last = batch * size, (batch + 1) * size
             i = torch.cat([shuffle(turn) for turn in range(first // len(indices), -(-last // len(indices)))])
-            i = i[first % len(indices) :][:size]
+            i = i[first % len(indices) :][:size].t().flatten()  # of companies, the first of each come first
             x = augment(self._look_at(i), generator(self.seed, *use, "augment", batch))
             yield normal(x), self.pool.labels[i].to(self.device)
 
