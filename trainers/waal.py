@@ -53,8 +53,8 @@ class Plan(supervised.Plan):
     critic_optimizer: Literal["adam", "sgd"] = "adam"
     lr_critic: float = 2e-3
     penalty: Literal["added", "released"] = "added"  # released: subtracted
-    penalty_weight: float = 2.0  # against the distance
-    reuse_features: bool = False  # the critic sees the features from before the task network's step
+    penalty_weight: float = 10.0  # against the distance
+    reuse_features: bool = True  # the critic sees the features from before the task network's step
 
     def __post_init__(self) -> None:
         super().__post_init__()
