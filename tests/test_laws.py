@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import zoo
-from zoo.catalogue import entries, queries
+from zoo.catalogue import entries, find, queries
 from zoo.testing import LAWS, Subject, asks_for_distinct_unlabeled_images, pool, weights
 
 
@@ -35,7 +35,10 @@ def test_the_task_network_of_plain_training_is_the_same_in_all(name):
         assert all(torch.equal(v, other[part].state_dict()[k]) for k, v in plain[part].state_dict().items())
 
 
-@pytest.mark.parametrize("name", ["vaal", *zoo.names("queries")])
+PLAINLY = [name for name in zoo.names() if (found := find(name))[1].plainly and not found[2].nets]
+
+
+@pytest.mark.parametrize("name", PLAINLY)
 def test_plainly_trained_learners_are_bit_equal_at_round_0(name):
     p = pool()
     plain, other = weights(Subject("plain").learner().fit(p)), weights(Subject(name).learner().fit(p))

@@ -247,3 +247,13 @@ def test_the_terminal_table_ranks_in_percent(tmp_path):
     assert "3/3" in shown
     # 0.5 + 0.07 * 1.5 + 0.006, and 4.302653 * 0.006 / sqrt(3)
     assert "61.10 ± 1.49" in shown
+
+
+def test_doubts_are_said_after_the_last_round_of_each_seed(tmp_path):
+    run_directory(tmp_path, seeds=2, doubts=lambda seed: ["the critic guesses"] if seed else [])
+    records = measures.read(tmp_path / "results.jsonl")
+    said = measures.doubts(records, ["vaal", "random"])
+    assert said[0] == ("vaal", "the critic guesses (seed 1, round 3)")
+    assert [learner for learner, _ in said] == ["vaal", "random", "plain+margin"]
+    _, reader = page(tmp_path)
+    assert "vaal: the critic guesses (seed 1, round 3)" in words(reader)

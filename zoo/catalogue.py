@@ -1,5 +1,6 @@
 """Every learner by name."""
 
+import logging
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -51,24 +52,30 @@ def create(
     precision: str = "32-true",
     pretrained: str | os.PathLike[str] | None = None,
     freeze: str | tuple[str, ...] = (),
+    training: Literal["own", "plain"] = "own",
     **settings: Any,
 ) -> Learner:
     """A learner by name.
 
-    name: an entry ("vaal"), a query on plain training ("margin"), both ("vaal+margin"), or an Entry or Query object.
+    name: an entry ("vaal"), a query on plain training ("margin"), both ("vaal+margin"), plain training with an entry's
+        questions ("plain+vaal", the same as training="plain"), or an Entry or Query object.
     plan: "ours", or "paper" or "released" where the entry has them; `settings` replace its fields one by one: those
         of the loop's Plan, those of the networks (arguments of the entry's `build`), and `augment`.
     query: another way to ask. query_settings: the arguments of its `ask`.
     device: "auto", "cpu", "cuda" or "cuda:1". precision: "32-true", "bf16-mixed", or "auto" by what the device can do.
     pretrained: the tag of weights (`zoo.weights` lists them), or a file; the learner counts as fitted.
     freeze: parts that keep their weights, as ("trunk",).
+    training: "plain" for the control: the entry's own networks ask, and `predict` is a network trained plainly for as
+        many steps beside them.
     Raises UnknownName, TypeError for a setting that does not exist, ValueError for a value that makes no sense.
     """
     called, entry, asking = find(name, query)
     if plan in entry.missing and plan not in entry.plans:
         raise UnknownName(f"{called} has no plan {plan!r}: {entry.missing[plan]}. It has: {', '.join(entry.plans)}.")
+    if training not in ("own", "plain"):
+        raise ValueError(f"training={training!r} must be 'own' or 'plain'")
     preset = pick(entry.plans, plan, f"plan of {called}")
-    loop, nets, augment = resolve(called, entry, preset, settings)
+    loop, nets, augment = resolve(called, entry, preset, taken_along(entry, asking) | settings)
     device = resolve_device(str(device))
     learner = Learner(
         name=called,
@@ -84,6 +91,8 @@ def create(
         precision=resolve_precision(precision, device),
         freeze=parts_named(freeze),
     )
+    if training == "plain" or called == f"plain+{entry.name}":
+        learner = _plainly(learner)
     return learner if pretrained is None else _pretrained(learner, os.fspath(pretrained), settings)
 
 
@@ -99,6 +108,8 @@ def find(name: str | Entry | Query, query: str | Query | None = None) -> tuple[s
             raise ValueError(f"{name!r} names a query already; leave out query={query!r}")
         name, query = name.split("+", 1)
     table: dict[str, Entry | Query] = {**queries(), **entries()}
+    if name == "plain" and isinstance(query, str) and query in entries():
+        return f"plain+{query}", entries()[query], entries()[query].query
     what = pick(table, name, "learner") if isinstance(name, str) else name
     asking = pick(queries(), query, "query") if isinstance(query, str) else query
     if not isinstance(what, Entry | Query) or not isinstance(asking, Query | None):
@@ -110,6 +121,11 @@ def find(name: str | Entry | Query, query: str | Query | None = None) -> tuple[s
     if asking is None:
         return what.name, what, what.query
     return f"{what.name}+{asking.name}", what, asking
+
+
+def taken_along(entry: Entry, query: Query) -> dict[str, Any]:
+    """The options of the networks that a query takes with it on plain training."""
+    return dict(query.nets) if entry is entries()["plain"] else {}
 
 
 def parts_named(freeze: str | tuple[str, ...]) -> tuple[str, ...]:
@@ -192,6 +208,7 @@ def load(
         device=device,
         precision=card["precision"],
         freeze=tuple(card["freeze"]),
+        training=card["training"],
         augment=card["augment"],
         **card["settings"],
     )
@@ -201,6 +218,27 @@ def load(
 def weights(pattern: str = "*") -> list[checkpoints.Weights]:
     """The sets of weights there are, by shell pattern of their `entry.tag` names: "vaal.*"."""
     return [weights for weights in checkpoints.table() if fnmatchcase(weights.name, pattern)]
+
+
+def _plainly(learner: Learner) -> Learner:
+    """The learner with a twin that is trained plainly, for as many steps and in the same way."""
+    plain, entry = entries()["plain"], learner.entry
+    if entry.plainly or entry is plain:
+        text = "%s trains its task network plainly already: training='plain' changes nothing"
+        logging.getLogger("alzoo").warning(text, learner.name)
+        return learner
+    own = {f.name: getattr(learner.loop, f.name) for f in fields(plain.plans["ours"].loop)}
+    twin = replace(
+        learner,
+        name=f"the plain twin of {learner.name}",
+        entry=plain,
+        query=plain.query,
+        query_settings={},
+        loop=type(plain.plans["ours"].loop)(**own),
+        nets={name: learner.nets.get(name, value) for name, value in options(plain.build).items()},
+        freeze=tuple(part for part in learner.freeze if part in ("trunk", "head")),
+    )
+    return replace(learner, twin=twin)
 
 
 def _pretrained(learner: Learner, pretrained: str, settings: Mapping[str, Any]) -> Learner:

@@ -31,7 +31,10 @@ class Entry:
     plans: settings by name. "ours" is the default; "paper" and "released" follow the paper and its authors' code.
     train: (run, pool, plan, **parts) -> None, the loop.
     query: what it asks.
+    pretext: (run, pool, plan, **parts) -> the parts that `fit` begins with, trained on the images alone: nothing in
+        this pool is labeled, and no round has been. What comes out is remembered for other fits on the same images.
     diagnose: (scan, held_out uint8 (n c h w)) -> numbers that tell whether its game works.
+    doubt: these numbers -> a sentence for each that says it does not.
     sample: (parts, n, labels, generator) -> made images in [-1, 1] (n c h w).
     rebuild: (parts, x in [-1, 1] (b c h w)) -> the same images as the parts see them (b c h w).
     """
@@ -42,7 +45,10 @@ class Entry:
     plans: Mapping[str, Preset]
     train: Callable[..., None]
     query: Query
+    pretext: Callable[..., Mapping[str, nn.Module]] | None = None
     diagnose: Callable[[Scan, Tensor], dict[str, float]] | None = None
+    doubt: Callable[[Mapping[str, float]], list[str]] | None = None
     sample: Callable[..., Tensor] | None = None
     rebuild: Callable[[Parts, Tensor], Tensor] | None = None
+    plainly: bool = False  # trunk and head are trained as `plain` trains them, bit by bit
     missing: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))  # plan -> why there is none

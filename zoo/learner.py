@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -25,7 +25,7 @@ from zoo.nets.common import Shape
 from zoo.nets.trunk import freeze
 from zoo.parts import adopt, placed, put
 from zoo.query import Query
-from zoo.scan import Scan, evaluating
+from zoo.scan import Scan, dropouts, evaluating
 from zoo.selection import Selection
 
 FORMAT = 1  # of the card in a saved file
@@ -51,10 +51,12 @@ class Learner:
     device: str
     precision: str
     freeze: tuple[str, ...] = ()
+    twin: Learner | None = None  # trained plainly beside it, and then `predict` is the twin's
     start: dict[str, Tensor] | None = None  # weights to start from, by part; never written
     parts: nn.ModuleDict | None = None  # the networks, once fitted
     fitted: tuple[Shape, int] | None = None  # what they were fitted to: (c h w), classes
     ticks: int = 0  # steps of the last fit, those of all stages together
+    begun: tuple[str, dict[str, Tensor]] | None = None  # what the pretext made, and of what
 
     def fit(
         self,
@@ -82,26 +84,51 @@ class Learner:
             watching(progress) as watch,
             journaling(journal) as write,
         ):
-            parts = self.build(pool.shape, pool.classes, len(pool.rounds))
-            run = Run(
-                pool,
-                fabric=fabric(self.device, self.precision),
-                seed=self.seed,
-                augment=self.augment,
-                journal=write,
-                watch=watch,
-                snapshots=None if path is None else Snapshots(path, self._owner(pool), snapshot_seconds),
-                parts=dict(parts.items()),
-            )
-            placed(parts, run.device)
+
+            def run_over(pool: Pool, parts: nn.ModuleDict, kept: Path | None) -> Run:
+                placed(parts, torch.device(self.device))
+                return Run(
+                    pool,
+                    fabric=fabric(self.device, self.precision),
+                    seed=self.seed,
+                    augment=self.augment,
+                    journal=write,
+                    watch=watch,
+                    snapshots=None if kept is None else Snapshots(kept, self._owner(pool), snapshot_seconds),
+                    parts=dict(parts.items()),
+                )
+
+            parts, fresh = self._build(pool.shape, pool.classes, len(pool.rounds))
+            run = run_over(pool, parts, path)
+            if self.entry.pretext is not None and fresh != ["head"] * len(fresh):
+                begun = run.once("pretext", lambda: self._pretext(pool, run_over, _beside(path, "pretext")))
+                parts.load_state_dict(begun, strict=False)
             self.entry.train(run, pool, self.loop, **parts)
             run.finish()
             self._check_answers(pool, parts)
         self.parts, self.fitted, self.ticks = parts, (pool.shape, pool.classes), run.ticks
-        if path is not None:
-            path.unlink(missing_ok=True)
-            path.with_name(f"{path.name}.partial").unlink(missing_ok=True)
+        if self.twin is not None:
+            beside = _beside(path, "twin")
+            self.twin.fit(pool, progress=progress, snapshot=beside, snapshot_seconds=snapshot_seconds)
+        for kept in (path, _beside(path, "pretext")):
+            if kept is not None:
+                kept.unlink(missing_ok=True)
+                kept.with_name(f"{kept.name}.partial").unlink(missing_ok=True)
         return self
+
+    def _pretext(self, pool: Pool, run_over: Callable[..., Run], kept: Path | None) -> dict[str, Tensor]:
+        """What the entry makes of the images alone, before it sees a label: weights by part, and remembered."""
+        assert self.entry.pretext is not None
+        blind = Pool.hidden(pool.images, pool.classes, nobody, pool.names)
+        if self.begun is None or self.begun[0] != self._owner(blind):
+            with seeded(torch.device(self.device), self.seed, "pretext"):
+                parts = self.build(pool.shape, pool.classes)
+                run = run_over(blind, parts, kept)
+                made = self.entry.pretext(run, blind, self.loop, **parts)
+                run.finish()
+            weights = nn.ModuleDict(dict(made)).state_dict()
+            self.begun = self._owner(blind), {name: value.detach().cpu().clone() for name, value in weights.items()}
+        return self.begun[1]
 
     def select(self, pool: Pool, n: int) -> Selection:
         """The n unlabeled images this learner asks for, the first to be asked first.
@@ -114,6 +141,13 @@ class Learner:
         if n > (u := len(pool.unlabeled)):
             raise ValueError(f"asked for {n} images, but only {u} are unlabeled")
         answer = self.query.ask(self.scan(pool), n, **self.query_settings)
+        if answer.images is not None:
+            return Selection(
+                indices=torch.empty(0, dtype=torch.int64),
+                scores=answer.scores.detach().float().cpu(),
+                detail={name: value.detach().cpu() for name, value in answer.detail.items()},
+                images=answer.images.cpu(),
+            )
         positions, scores = answer.positions.cpu(), answer.scores.detach().float().cpu()
         ranged = positions.ndim == 1 and bool(((positions >= 0) & (positions < u)).all())
         lengths = {len(scores), *map(len, answer.detail.values())}
@@ -145,14 +179,24 @@ class Learner:
 
     def predict(self, images: Tensor) -> Tensor:
         """Class probabilities float32 (n k), on the CPU, of uint8 images (n c h w) of any number, on any device."""
-        return self._over(images).probs.cpu()
+        return self._over(images).probs.cpu() if self.twin is None else self.twin.predict(images)
 
     def diagnose(self, pool: Pool, held_out: Tensor) -> dict[str, float]:
-        """Numbers that tell whether this method's game works; held_out: uint8 (n c h w). Empty without a game."""
+        """Numbers that tell whether this method's game works; held_out: uint8 (n c h w). Empty without a game.
+
+        Where they say that it does not, a warning says so in words.
+        """
         if self.entry.diagnose is None or not len(pool.unlabeled):
             return {}
         with seeded(torch.device(self.device), self.seed, "diagnose", len(pool.rounds)):
-            return self.entry.diagnose(self.scan(pool), held_out)
+            numbers = self.entry.diagnose(self.scan(pool), held_out)
+        for sentence in self.doubts(numbers):
+            logging.getLogger("alzoo").warning("%s: %s", self.name, sentence)
+        return numbers
+
+    def doubts(self, numbers: Mapping[str, float]) -> list[str]:
+        """What these numbers of `diagnose` say against this method's game, a sentence each; none if it works."""
+        return [] if self.entry.doubt is None or not numbers else self.entry.doubt(numbers)
 
     def sample(self, n: int, labels: Tensor | None = None, seed: int = 0) -> Tensor:
         """n made images: uint8 (n c h w) on the CPU. labels: int64 (n,), for parts that make images of a class."""
@@ -174,7 +218,8 @@ class Learner:
     def warm(self) -> Learner:
         """A new learner, not fitted, that will start from what this one has learned."""
         start = {name: value.detach().clone() for name, value in self._fitted().state_dict().items()}
-        return replace(self, start=start, parts=None, fitted=None, ticks=0)
+        twin = None if self.twin is None else self.twin.warm()
+        return replace(self, start=start, twin=twin, parts=None, fitted=None, ticks=0, begun=None)
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Write the networks and a card of all settings into one safetensors file; `zoo.load` reads it.
@@ -195,7 +240,8 @@ class Learner:
             raise FileNotFoundError(f"there is no folder {path.parent}; make it first")
         if path.exists() and not overwrite:
             raise FileExistsError(f"{path} exists. Choose another name, or save with overwrite=True")
-        weights = {name: value.detach().cpu().contiguous() for name, value in parts.state_dict().items()}
+        both = {**parts.state_dict(), **({} if self.twin is None else _named(self.twin._fitted(), "twin."))}
+        weights = {name: value.detach().cpu().contiguous() for name, value in both.items()}
         fresh = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             save_file(weights, fresh, metadata={"alzoo": json.dumps(self.card())})
@@ -208,9 +254,12 @@ class Learner:
         """This learner with the networks of a file, as `save` wrote it: fitted."""
         (c, h, w), classes = card["shape"], card["classes"]
         self.parts = self.build((c, h, w), classes)
-        put(self.parts, weights)
+        put(self.parts, {name: value for name, value in weights.items() if not name.startswith("twin.")})
         placed(self.parts, torch.device(self.device))
         self.fitted = ((c, h, w), classes)
+        if self.twin is not None:
+            own = {name[5:]: value for name, value in weights.items() if name.startswith("twin.")}
+            self.twin.filled(card, own)
         return self
 
     @property
@@ -234,6 +283,7 @@ class Learner:
             "augment": self.augment,
             "query": self.query.name,
             "query_settings": self.query_settings,
+            "training": "own" if self.twin is None else "plain",
             "seed": self.seed,
             "freeze": list(self.freeze),
             "precision": self.precision,
@@ -246,6 +296,7 @@ class Learner:
             **self.settings,
             "augment": self.augment,
             "query_settings": self.query_settings,
+            "training": "own" if self.twin is None else "plain",
             "freeze": self.freeze,
             "start": "fresh" if self.start is None else "warm",
             "seed": self.seed,
@@ -261,24 +312,33 @@ class Learner:
         A part that the start weights do not fit (other images, other classes) stays fresh, and it is said so.
         Raises ValueError for a query or a freeze that needs other parts.
         """
+        return self._build(shape, classes, round)[0]
+
+    def _build(self, shape: Shape, classes: int, round: int) -> tuple[nn.ModuleDict, list[str]]:
+        """`build`, and the names of the parts that do not come from start weights."""
         with seeded(torch.device(self.device), self.seed, "build", round):
             parts = nn.ModuleDict(self.entry.build(shape, classes, **self.nets))
         if lacking := [need for need in ("trunk", "head") if need not in parts]:
             raise ValueError(f"the entry {self.entry.name!r} builds no {lacking[0]}; it needs a trunk and a head")
-        if lacking := [need for need in self.query.needs if need not in parts]:
+        if "dropout" in self.query.needs and not dropouts(parts["trunk"], parts["head"]):
+            raise ValueError(
+                f"the query {self.query.name!r} needs dropout, and the trunk and head of {self.entry.name} have none. "
+                f"Create it with dropout=0.5, for example"
+            )
+        if lacking := [need for need in self.query.needs if need not in (*parts, "dropout")]:
             raise ValueError(
                 f"the query {self.query.name!r} needs {', '.join(lacking)}, which {self.entry.name} has not; "
                 f"it has {', '.join(parts)}"
             )
         if strange := [name for name in self.freeze if name not in parts]:
             raise ValueError(f"there is no part {strange[0]!r} to freeze; {self.entry.name} has {', '.join(parts)}")
-        fresh = [] if self.start is None else adopt(parts, self.start)
-        if others := [name for name in fresh if name != "head"]:
+        fresh = list(parts) if self.start is None else adopt(parts, self.start)
+        if self.start is not None and (others := [name for name in fresh if name != "head"]):
             text = "%s: the start weights of %s do not fit images of %s; these parts stay fresh"
             logging.getLogger("alzoo").warning(text, self.name, ", ".join(others), shape)
         for name in self.freeze:
             freeze(parts[name])
-        return parts
+        return parts, fresh
 
     def _fitted(self) -> nn.ModuleDict:
         if self.parts is None:
@@ -311,3 +371,13 @@ class Learner:
             digest.update(str(tuple(tensor.shape)).encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
+
+
+def _beside(path: Path | None, kind: str) -> Path | None:
+    """The file of that kind beside another."""
+    return None if path is None else path.with_name(f"{path.name}.{kind}")
+
+
+def _named(module: nn.Module, prefix: str) -> dict[str, Tensor]:
+    """A module's weights, each name after a prefix."""
+    return {f"{prefix}{name}": value for name, value in module.state_dict().items()}

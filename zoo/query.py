@@ -1,8 +1,9 @@
 """A query: how to ask, given what a fitted learner sees."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from inspect import Parameter, signature
+from types import MappingProxyType
 from typing import Any
 
 from zoo.scan import Asked
@@ -15,7 +16,8 @@ class Query:
     ask: (scan, n, **settings) -> Asked. What it does is its docstring.
     paper: where it comes from.
     cost: time, in u unlabeled images, l labeled ones, k classes, d features and n asked.
-    needs: what the learner must have: names of parts, "dropout", "members" or "pretext".
+    needs: what the learner must have: names of parts, or "dropout" in its trunk or head.
+    nets: options of the networks that it takes with it where it stands on plain training alone.
     randomised: whether it draws lots. approximate: whether it only comes close to what the paper defines.
     cold: whether it can ask before anything is labeled.
     """
@@ -25,6 +27,7 @@ class Query:
     paper: str
     cost: str = "u k"
     needs: tuple[str, ...] = ()
+    nets: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     randomised: bool = False
     approximate: bool = False
     cold: bool = False

@@ -7,6 +7,7 @@ from functools import cached_property
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.nn.modules.dropout import Dropout, _DropoutNd
 
 from trainers.pool import Pool, normal
 from trainers.seeds import generator
@@ -20,11 +21,13 @@ class Asked:
 
     positions: int64 (n,), distinct, into the u unlabeled images of the scan, the first to be asked first.
     scores: float (n,), non-increasing. detail: raw quantities (n,) under their paper names.
+    images: uint8 (n c h w), where what is asked has been made: `positions` is empty then.
     """
 
     positions: Tensor
     scores: Tensor
     detail: dict[str, Tensor] = field(default_factory=dict)
+    images: Tensor | None = None
 
 
 class Scan:
@@ -88,6 +91,22 @@ class Scan:
         """(u k), rows sum to one."""
         return self.logits.softmax(1)
 
+    def draws(self, t: int) -> Iterator[Tensor]:
+        """Log-probabilities (u k) under each of `t` dropout masks, one after the other; only dropout is switched on.
+
+        A mask is the same for all images (Kirsch et al. 2019 call it consistent), so that draws can be joined across
+        images, and neither the batch nor the order of the pool plays a role.
+        """
+        if t < 1:
+            raise ValueError(f"draws={t} must be at least 1")
+        trunk, head = self.parts["trunk"], self.parts["head"]
+        for draw in range(t):
+            with evaluating(self.parts), dropping(self.generator(f"draw {draw}"), trunk, head):
+                features = self.each(trunk) if dropouts(trunk) else self.features
+                with torch.no_grad():
+                    log: Tensor = head(features).log_softmax(1)
+            yield log
+
     def generator(self, use: str) -> Generator:
         """Random numbers on the CPU for one use: the same at every call for one seed and round."""
         return generator(self.seed, "query", use, len(self.pool.rounds))
@@ -114,3 +133,30 @@ def evaluating(parts: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+def dropouts(*modules: nn.Module) -> list[_DropoutNd]:
+    """The dropout layers inside that drop something."""
+    return [m for module in modules for m in module.modules() if isinstance(m, _DropoutNd) and m.p > 0]
+
+
+@contextmanager
+def dropping(chance: Generator, *modules: nn.Module) -> Iterator[None]:
+    """Dropout inside, with one mask for all images at each layer: values for Dropout, whole maps for the others."""
+
+    def masked(layer: _DropoutNd, mask: list[Tensor], out: Tensor) -> Tensor:
+        if not mask:
+            shape = out.shape[1:] if isinstance(layer, Dropout) else (out.shape[1], *(1 for _ in out.shape[2:]))
+            kept = torch.rand(shape, generator=chance) >= layer.p
+            mask.append((kept / (1 - layer.p)).to(out))
+        return out * mask[0]
+
+    hooks = []
+    for layer in dropouts(*modules):
+        mask: list[Tensor] = []
+        hooks.append(layer.register_forward_hook(lambda layer, _, out, mask=mask: masked(layer, mask, out)))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

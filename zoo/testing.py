@@ -40,11 +40,12 @@ class Subject:
 
     def learner(self, **settings: Any) -> Learner:
         """A small and quick one on the CPU: three steps of every kind, narrow networks."""
-        called, entry, _ = find(self.name, self.query)
+        called, entry, query = find(self.name, self.query)
         loop, nets, _ = resolve(called, entry, entry.plans["ours"], {})
         steps = {f.name: 3 for f in fields(loop) if f.name.endswith("steps") and getattr(loop, f.name) > 3}
         narrow = {name: 4 for name in nets if name.endswith("width")}
-        return create(self.name, query=self.query, device="cpu", **{**steps, **narrow, "batch": 8, **settings})
+        quick = {**query.nets, **steps, **narrow, "batch": 8}
+        return create(self.name, query=self.query, device="cpu", **{**quick, **settings})
 
     @property
     def randomised(self) -> bool:

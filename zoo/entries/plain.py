@@ -24,6 +24,7 @@ plain = Entry(
     plans=MappingProxyType({"ours": Preset(supervised.Plan())}),
     train=supervised.train,
     query=random,
+    plainly=True,
     missing=MappingProxyType(
         dict.fromkeys(("paper", "released"), "plain training has no paper of its own; give it the settings by name")
     ),

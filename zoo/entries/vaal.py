@@ -1,5 +1,6 @@
 """VAAL asks for the images that its critic is surest are unlabeled."""
 
+from collections.abc import Mapping
 from types import MappingProxyType
 
 import torch
@@ -27,9 +28,10 @@ def build(
     latent: int = 32,
     critic_width: int = 128,
     critic_layers: int = 2,
+    dropout: float = 0.0,
 ) -> dict[str, nn.Module]:
     return {
-        **task(shape, classes, trunk, width),
+        **task(shape, classes, trunk, width, dropout),
         "vae": VAE(shape, latent, vae_width),
         "critic": Critic(latent, critic_width, critic_layers),
     }
@@ -72,6 +74,17 @@ def diagnose(scan: Scan, held_out: Tensor) -> dict[str, float]:
         "kl": kl_per_image(mu, logvar).mean().item(),
         "recon": (error / (x - x.mean(0)).square().mean()).item(),
     }
+
+
+def doubt(numbers: Mapping[str, float]) -> list[str]:
+    """What speaks against the game: a critic that guesses, a latent that is dead."""
+    against = []
+    if abs(numbers["critic_auc"] - 0.5) < 0.05:
+        against.append(f"the critic's AUC is {numbers['critic_auc']:.2f}; this query is no better than random")
+    if numbers["active_units"] < numbers["latent_units"] / 2:
+        dead = f"{numbers['active_units']:.0f} of {numbers['latent_units']:.0f}"
+        against.append(f"only {dead} latent units are active; the critic has little to see")
+    return against
 
 
 def sample(parts: Parts, n: int, labels: Tensor | None, chance: Generator) -> Tensor:
@@ -139,6 +152,8 @@ vaal = Entry(
     train=loop.train,
     query=Query("vaal", ask, "arXiv:1904.00370, Eq. 4", cost="u encoder", needs=("vae", "critic")),
     diagnose=diagnose,
+    doubt=doubt,
+    plainly=True,
     sample=sample,
     rebuild=rebuild,
 )

@@ -65,6 +65,7 @@ def page(
         hover=_hover(lines),
         steps=_steps(lines),
         diagnoses=_diagnoses(records, study.get("learners")),
+        doubts=measures.doubts(records, study.get("learners")),
         classes=_classes(records, study.get("learners")),
         galleries=_galleries(directory, records, study.get("learners")),
         settings=(directory / "study.toml").read_text(encoding="utf-8"),
