@@ -95,22 +95,23 @@ def train(
         logits = head(features_x)
         loss = F.cross_entropy(logits, y)
         with looking_on(critic):
-            (unlabeled, _), (labeled, _) = critic(features_u), critic(features_x)
-        distance = unlabeled.mean() - gamma * labeled.mean()
+            (D_u, _), (D_x, _) = critic(features_u), critic(features_x)
+        distance = D_u.mean() - gamma * D_x.mean()
         trunk_step.zero_grad()
         head_step.zero_grad()
         run.backward(loss + plan.alpha * distance)
         trunk_step.step()
         head_step.step()
 
-        # The critic drives them apart as far as a slope of one lets it: the distance is its maximum.
+        # The critic drives D apart as far as a slope of one allows: at its highest, the distance is Wasserstein's.
         if not plan.reuse_features:
             with torch.no_grad():
                 features_x, features_u = trunk(x), trunk(u)
+        features_x, features_u = features_x.detach().float(), features_u.detach().float()
         for _ in range(plan.critic_steps):
-            steep = penalty(critic, features_x.detach(), features_u.detach())
-            (unlabeled, _), (labeled, _) = critic(features_u.detach()), critic(features_x.detach())
-            distance = unlabeled.mean() - gamma * labeled.mean()
+            steep = penalty(critic, features_x, features_u)
+            (D_u, _), (D_x, _) = critic(features_u), critic(features_x)
+            distance = D_u.mean() - gamma * D_x.mean()
             critic_step.zero_grad()
             run.backward(plan.alpha * (SIGNS[plan.penalty] * plan.penalty_weight * steep - distance))
             critic_step.step()
@@ -119,7 +120,7 @@ def train(
         run.log("task/accuracy", (logits.argmax(1) == y).float().mean())
         run.log("critic/distance", distance)
         run.log("critic/penalty", steep)
-        run.log("critic/auc", auc(unlabeled, labeled))
+        run.log("critic/auc", auc(D_u, D_x))
 
 
 def paired(labeled: Tensor, unlabeled: Tensor) -> Tensor:
@@ -132,7 +133,8 @@ def penalty(critic: nn.Module, x: Tensor, u: Tensor) -> Tensor:
     """How far the critic's slope is from one: the mean of (|gradient| - 1)^2 on features (b d) of both and between."""
     between = u + torch.rand(len(u), 1, device=u.device) * (x - u)
     _, slope = critic(torch.cat([between, u, x]))
-    return (slope.norm(dim=1) - 1).square().mean()
+    steep: Tensor = (slope.norm(dim=1) - 1).square().mean()
+    return steep
 
 
 SIGNS = {"added": 1.0, "released": -1.0}

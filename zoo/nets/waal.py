@@ -41,11 +41,9 @@ def lenet(shape: Shape) -> tuple[nn.Sequential, int]:
     return body, 20 * (((h - 4) // 2 - 4) // 2) * (((w - 4) // 2 - 4) // 2)
 
 
-class Classifier(Full):
+def classifier(d: int, classes: int, dropout: float = 0.5) -> Full:
     """Features (b d), any float type, to float32 logits (b k), through a hidden layer of 50."""
-
-    def __init__(self, d: int, classes: int, dropout: float = 0.5) -> None:
-        super().__init__(nn.Linear(d, 50), nn.ReLU(), nn.Dropout(dropout), nn.Linear(50, classes))
+    return Full(nn.Linear(d, 50), nn.ReLU(), nn.Dropout(dropout), nn.Linear(50, classes))
 
 
 class Critic(nn.Module):
