@@ -161,10 +161,15 @@ class Run:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Endless shuffled batches of the images at `indices`, always `size` of them.
 
-        Gives float32 images in [-1, 1] (size c h w) and int64 labels (size,), -1 where unknown. Every image comes
-        once before any comes again; a batch that reaches the end goes on with the next shuffle, nothing is dropped.
-        `augment`: one of AUGMENTS, by default the run's own. `beside`: values (n ...), one for each image of the
-        pool, that come in place of the labels.
+                Gives float32 images in [-1, 1] (size c h w) and int64 labels (size,), -1 where unknown. Every image comes
+                once before any comes again; a batch that reaches the end goes on with the next shuffle, nothing is dropped.
+        <<<<<<< HEAD
+                `augment`: one of AUGMENTS, by default the run's own. `beside`: values (n ...), one for each image of the
+                pool, that come in place of the labels.
+        =======
+                `indices` of (n p) are images in company: p streams in step, one after the other in batches of p * size.
+                `augment`: one of AUGMENTS, by default the run's own.
+        >>>>>>> wip-waal
         """
         if not len(indices):
             raise ValueError("a stream needs images, but there are none; skip the players that would see them")
@@ -195,7 +200,7 @@ class Run:
             self._state.streams[number] += 1
             first, last = batch * size, (batch + 1) * size
             i = torch.cat([shuffle(turn) for turn in range(first // len(indices), -(-last // len(indices)))])
-            i = i[first % len(indices) :][:size]
+            i = i[first % len(indices) :][:size].t().flatten()  # of companies, the first of each come first
             x = augment(self._look_at(i), generator(self.seed, *use, "augment", batch))
             yield normal(x), beside[i].to(self.device)
 

@@ -7,5 +7,6 @@ from zoo.entries.llal import llal
 from zoo.entries.plain import plain
 from zoo.entries.ta_vaal import ta_vaal
 from zoo.entries.vaal import vaal
+from zoo.entries.waal import waal
 
-ENTRIES = {entry.name: entry for entry in (aral, ceal, dpe, llal, plain, ta_vaal, vaal)}
+ENTRIES = {entry.name: entry for entry in (aral, ceal, dpe, llal, plain, ta_vaal, vaal, waal)}

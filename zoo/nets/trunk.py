@@ -1,13 +1,13 @@
 """Task networks: a trunk that turns images into features, and a head that turns features into logits.
 
-"small" is ours, "resnet18" and "vgg16_bn" are the published ones for small images, and "timm/NAME" is any of timm's.
+"small" is ours, "timm/NAME" is any of timm's, and the others are the published ones for small images.
 """
 
 from functools import partial
 
 from torch import Tensor, nn
 
-from zoo.nets import foreign, resnet, small, vgg
+from zoo.nets import foreign, resnet, small, vgg, waal
 from zoo.nets.common import Shape, fp32, roomy, unknown
 
 __all__ = ["Head", "Shape", "Trunk", "freeze", "task", "trunk"]
@@ -19,6 +19,8 @@ def trunk(name: str, shape: Shape, width: int = 32) -> "Trunk":
     small          ours, best at 8 to 32 pixels; `width` scales it, and it alone
     resnet18       the CIFAR form, d = 512
     vgg16_bn       the ImageNet layout with both hidden layers of its head, d = 4096; 32 pixels or more
+    vgg16_conv     its convolutions alone, d = 512, as WAAL has them; 32 pixels or more
+    lenet          two convolutions for small grey images, as WAAL has them; 16 pixels or more
     timm/NAME      any model of timm's, with random weights
     timm/NAME.TAG  the same with timm's weights of that tag, downloaded at first use
     """
@@ -30,10 +32,16 @@ def trunk(name: str, shape: Shape, width: int = 32) -> "Trunk":
     if name == "vgg16_bn":
         roomy(shape, 32, f"trunk {name!r}", "halved five times, no pixel is left")
         return Trunk(vgg.vgg16_bn(shape[0]), 4096, tuple(f"stage{i}" for i in range(1, 6)))
+    if name == "vgg16_conv":
+        roomy(shape, 32, f"trunk {name!r}", "halved five times, no pixel is left")
+        return Trunk(waal.vgg16_conv(shape[0]), 512, tuple(f"stage{i}" for i in range(1, 6)))
+    if name == "lenet":
+        roomy(shape, 16, f"trunk {name!r}", "behind two 5x5 convolutions and two poolings, no pixel is left")
+        return Trunk(*waal.lenet(shape), ("stage1", "stage2"))
     if name.startswith("timm/"):
         return Trunk(*foreign.model(name.removeprefix("timm/"), shape))
-    choices = ("small", "resnet18", "vgg16_bn", "timm/NAME", "timm/NAME.TAG")
-    raise unknown("trunk", name, choices[:3], f"Choose from {', '.join(choices)}")
+    choices = ("small", "resnet18", "vgg16_bn", "vgg16_conv", "lenet", "timm/NAME", "timm/NAME.TAG")
+    raise unknown("trunk", name, choices[:-2], f"Choose from {', '.join(choices)}")
 
 
 trunk_of = trunk  # in task, the argument hides the function
