@@ -1,9 +1,11 @@
 """Task networks: a trunk that turns images into features, and a head that turns features into logits.
 
-"small" is ours, "resnet18" and "vgg16_bn" are the published ones for small images, and "timm/NAME" is any of timm's.
+"small" is ours, "resnet18" and "vgg16_bn" are the published ones for small images, "timm/NAME" is any of timm's, and
+"pixels" is no network at all.
 """
 
 from functools import partial
+from math import prod
 
 from torch import Tensor, nn
 
@@ -19,6 +21,7 @@ def trunk(name: str, shape: Shape, width: int = 32) -> "Trunk":
     small          ours, best at 8 to 32 pixels; `width` scales it, and it alone
     resnet18       the CIFAR form, d = 512
     vgg16_bn       the ImageNet layout with both hidden layers of its head, d = 4096; 32 pixels or more
+    pixels         the pixels themselves, for a linear classifier: d = c h w
     timm/NAME      any model of timm's, with random weights
     timm/NAME.TAG  the same with timm's weights of that tag, downloaded at first use
     """
@@ -30,10 +33,12 @@ def trunk(name: str, shape: Shape, width: int = 32) -> "Trunk":
     if name == "vgg16_bn":
         roomy(shape, 32, f"trunk {name!r}", "halved five times, no pixel is left")
         return Trunk(vgg.vgg16_bn(shape[0]), 4096, tuple(f"stage{i}" for i in range(1, 6)))
+    if name == "pixels":
+        return Trunk(nn.Flatten(), prod(shape), ())
     if name.startswith("timm/"):
         return Trunk(*foreign.model(name.removeprefix("timm/"), shape))
-    choices = ("small", "resnet18", "vgg16_bn", "timm/NAME", "timm/NAME.TAG")
-    raise unknown("trunk", name, choices[:3], f"Choose from {', '.join(choices)}")
+    choices = ("small", "resnet18", "vgg16_bn", "pixels", "timm/NAME", "timm/NAME.TAG")
+    raise unknown("trunk", name, choices[:4], f"Choose from {', '.join(choices)}")
 
 
 trunk_of = trunk  # in task, the argument hides the function
