@@ -54,7 +54,7 @@ def pretext(
     *,
     generator: nn.Module,  # (b z) -> (b c h w) in [-1, 1]; `latent` is its z
     discriminator: nn.Module,  # (b c h w) -> logit (b,): above zero means real
-    **_: nn.Module,
+    **_others: nn.Module,
 ) -> Mapping[str, nn.Module]:
     """The GAN, trained on all images of a pool that nobody has labeled."""
     parts = {"generator": generator, "discriminator": discriminator}
@@ -84,7 +84,7 @@ def pretext(
     return parts
 
 
-def train(run: Run, pool: Pool, plan: Plan, *, trunk: nn.Module, head: nn.Module, **_: nn.Module) -> None:
+def train(run: Run, pool: Pool, plan: Plan, *, trunk: nn.Module, head: nn.Module, **_others: nn.Module) -> None:
     """Fit the classifier to the labels; the GAN stays as the pretext has left it.
 
     trunk: images (b c h w) -> features (b d). head: features (b d) -> logits (b k), its `linear` layer for an SVM.

@@ -1,7 +1,7 @@
 """Look for latents whose images a classifier cannot decide on, and for the real images nearest to made ones.
 
-Zhu & Bento 2017, https://arxiv.org/abs/1702.07956; Mayer & Timofte, "Adversarial Sampling for Active Learning", WACV
-2020, https://arxiv.org/abs/1808.06671. No query by itself: a gap (b z) -> (b,) is 0 on the boundary and above elsewhere.
+Zhu & Bento, "Generative Adversarial Active Learning", 2017, https://arxiv.org/abs/1702.07956
+Mayer & Timofte, "Adversarial Sampling for Active Learning", WACV 2020, https://arxiv.org/abs/1808.06671
 """
 
 from collections.abc import Callable, Iterator
@@ -80,8 +80,7 @@ def lbfgs(gap: Gap, z: Tensor, steps: int, rate: float) -> Path:
     """L-BFGS on the squared gap, one latent after the other, as R-A does: slow."""
     yield z, slope(gap, z)[0]
     ends = []
-    for one in z.split(1):
-        one = one.clone()
+    for one in z.clone().split(1):
         step = LBFGS([one], rate, max_iter=steps, line_search_fn="strong_wolfe")
 
         def look(one: Tensor = one) -> Tensor:
@@ -90,7 +89,7 @@ def lbfgs(gap: Gap, z: Tensor, steps: int, rate: float) -> Path:
             return value.square().sum()
 
         if steps:
-            step.step(look)  # type: ignore[arg-type]
+            step.step(look)
         ends.append(one)
     yield torch.cat(ends), slope(gap, torch.cat(ends))[0]
 
