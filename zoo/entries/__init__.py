@@ -3,10 +3,11 @@
 from zoo.entries.aral import aral
 from zoo.entries.ceal import ceal
 from zoo.entries.dpe import dpe
+from zoo.entries.gaal import gaal
 from zoo.entries.llal import llal
 from zoo.entries.plain import plain
 from zoo.entries.ta_vaal import ta_vaal
 from zoo.entries.vaal import vaal
 from zoo.entries.waal import waal
 
-ENTRIES = {entry.name: entry for entry in (aral, ceal, dpe, llal, plain, ta_vaal, vaal, waal)}
+ENTRIES = {entry.name: entry for entry in (aral, ceal, dpe, gaal, llal, plain, ta_vaal, vaal, waal)}

@@ -4,6 +4,7 @@
 """
 
 from functools import partial
+from math import prod
 
 from torch import Tensor, nn
 
@@ -21,6 +22,7 @@ def trunk(name: str, shape: Shape, width: int = 32) -> "Trunk":
     vgg16_bn       the ImageNet layout with both hidden layers of its head, d = 4096; 32 pixels or more
     vgg16_conv     its convolutions alone, d = 512, as WAAL has them; 32 pixels or more
     lenet          two convolutions for small grey images, as WAAL has them; 16 pixels or more
+    pixels         the pixels themselves, for a linear classifier: d = c h w
     timm/NAME      any model of timm's, with random weights
     timm/NAME.TAG  the same with timm's weights of that tag, downloaded at first use
     """
@@ -38,9 +40,11 @@ def trunk(name: str, shape: Shape, width: int = 32) -> "Trunk":
     if name == "lenet":
         roomy(shape, 16, f"trunk {name!r}", "behind two 5x5 convolutions and two poolings, no pixel is left")
         return Trunk(*waal.lenet(shape), ("stage1", "stage2"))
+    if name == "pixels":
+        return Trunk(nn.Flatten(), prod(shape), ())
     if name.startswith("timm/"):
         return Trunk(*foreign.model(name.removeprefix("timm/"), shape))
-    choices = ("small", "resnet18", "vgg16_bn", "vgg16_conv", "lenet", "timm/NAME", "timm/NAME.TAG")
+    choices = ("small", "resnet18", "vgg16_bn", "vgg16_conv", "lenet", "pixels", "timm/NAME", "timm/NAME.TAG")
     raise unknown("trunk", name, choices[:-2], f"Choose from {', '.join(choices)}")
 
 
