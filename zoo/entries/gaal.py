@@ -134,7 +134,8 @@ def look(
 def shelled(z: Tensor) -> Tensor:
     """Latents (b z) brought to a length within a fifth of the square root of z, where N(0, 1) has nearly all."""
     length, usual = z.norm(dim=1, keepdim=True), sqrt(z.shape[1])
-    return z * (length.clamp(0.8 * usual, 1.2 * usual) / length)
+    held: Tensor = z * (length.clamp(0.8 * usual, 1.2 * usual) / length)
+    return held
 
 
 def pick(found: Found, made: Tensor, n: int, tol: float, diversity: str) -> Tensor:
