@@ -45,8 +45,12 @@ def stages(n: int) -> tuple[str, ...]:
 HALVED = "halved five times, no pixel is left"
 Built = tuple[nn.Module, int, tuple[str, ...]]  # what Trunk takes
 NAMED: dict[str, tuple[int, str, Callable[[Shape, int], Built]]] = {  # least side, why, how
-    "small": (8, "no map is left to pool", lambda s, width: (small.small(s[0], width), 4 * width, stages(3))),
-    "resnet18": (8, "no map is left to pool", lambda s, _: (resnet.resnet18(s[0]), 512, stages(4))),
+    "small": (
+        8,
+        "below 8 pixels no map is left to pool",
+        lambda s, width: (small.small(s[0], width), 4 * width, stages(3)),
+    ),
+    "resnet18": (8, "below 8 pixels no map is left to pool", lambda s, _: (resnet.resnet18(s[0]), 512, stages(4))),
     "vgg16_bn": (32, HALVED, lambda s, _: (vgg.vgg16_bn(s[0]), 4096, stages(5))),
     "vgg16_conv": (32, HALVED, lambda s, _: (waal.vgg16_conv(s[0]), 512, stages(5))),
     "lenet": (
