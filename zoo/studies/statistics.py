@@ -234,6 +234,16 @@ def ranking(studies: Sequence[Sequence[Record]], measure: Callable[[Sequence[Rec
     return Ranking(dict(zip(learners, map(float, ranks), strict=True)), critical, p, n)
 
 
+def floor(records: Sequence[Record]) -> float | None:
+    """How much round 0 differs from seed to seed for one learner: the smallest standard deviation there is."""
+    spreads = [
+        float(np.std([run[0].accuracy for run in by.values()], ddof=1))
+        for by in complete(records).values()
+        if len(by) > 1
+    ]
+    return min(spreads, default=None)
+
+
 def overlap(records: Sequence[Record]) -> dict[tuple[str, str], float]:
     """How alike two learners ask: shared over all images asked (Jaccard), mean over seeds, the initial set left out."""
     asked = {
