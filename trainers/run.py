@@ -161,15 +161,11 @@ class Run:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Endless shuffled batches of the images at `indices`, always `size` of them.
 
-                Gives float32 images in [-1, 1] (size c h w) and int64 labels (size,), -1 where unknown. Every image comes
-                once before any comes again; a batch that reaches the end goes on with the next shuffle, nothing is dropped.
-        <<<<<<< HEAD
-                `augment`: one of AUGMENTS, by default the run's own. `beside`: values (n ...), one for each image of the
-                pool, that come in place of the labels.
-        =======
-                `indices` of (n p) are images in company: p streams in step, one after the other in batches of p * size.
-                `augment`: one of AUGMENTS, by default the run's own.
-        >>>>>>> wip-waal
+        Gives float32 images in [-1, 1] (size c h w) and int64 labels (size,), -1 where unknown. Every image comes
+        once before any comes again; a batch that reaches the end goes on with the next shuffle, nothing is dropped.
+        `indices` of (n p) are images in company: p streams in step, one after the other in batches of p * size.
+        `augment`: one of AUGMENTS, by default the run's own. `beside`: values (n ...), one for each image of the
+        pool, that come in place of the labels.
         """
         if not len(indices):
             raise ValueError("a stream needs images, but there are none; skip the players that would see them")

@@ -11,6 +11,7 @@ import torch
 from einops import rearrange
 from torch import Generator, Tensor
 
+from zoo.queries.geometry import in_turn
 from zoo.query import Query
 from zoo.scan import Asked, Scan, top
 
@@ -127,7 +128,7 @@ def ask_batch_bald(
     p = torch.stack([log[candidates].exp() for log in scan.draws(draws)], 1)  # (m t k)
     places, gains = jointly(p, n, configurations, scan.generator("batch_bald"))
     positions = candidates[places]
-    return Asked(positions, -torch.arange(n, dtype=torch.float32), {"gain": gains, "BALD": bald[positions]})
+    return in_turn(positions, gain=gains, BALD=bald[positions])
 
 
 def jointly(p: Tensor, n: int, configurations: int, chance: Generator) -> tuple[Tensor, Tensor]:
@@ -198,7 +199,7 @@ def ask_acs_fw(scan: Scan, n: int, *, draws: int = 100, projections: int = 10, g
     logs = ((mean * log).sum(1) + spread for log in chosen(scan.draws(draws), scan, draws, projections))
     v = torch.stack(list(logs), 1).double()
     positions, weights = frank_wolfe(v / math.sqrt(v.shape[1]), n)
-    return Asked(positions, -torch.arange(n, dtype=torch.float32), {"weight": weights})
+    return in_turn(positions, weight=weights)
 
 
 def chosen(logs: Iterator[Tensor], scan: Scan, draws: int, some: int) -> Iterator[Tensor]:

@@ -64,7 +64,7 @@ def ask_robust_kcenter(scan: Scan, n: int, outliers: float = 1e-4, others: int =
     a share of `outliers` uncovered. Ours tries `LEVELS` radii from half the greedy one on, in place of the program
     with the image that covers most, again and again; where this fails at each smaller radius, the greedy answer
     stands. Candidates are the greedy answer and `others` drawn images: n + others bytes per unlabeled image.
-    `covers`: images that the asked one was the first to cover at that radius.
+    `covers`: images that the asked one was the first to cover at that radius; zero where the greedy answer stands.
     """
     new, known = (Points.of(x) for x in looks(scan, features))
     greedy, _ = from_known(new, known, n)
@@ -73,7 +73,7 @@ def ask_robust_kcenter(scan: Scan, n: int, outliers: float = 1e-4, others: int =
     drawn = torch.randperm(len(new), generator=scan.generator("others")).to(greedy.device)
     rows = torch.cat([greedy, drawn[~torch.isin(drawn, greedy)][:others]])
     radii = torch.linspace(0.5, 1, LEVELS, device=after.device) * after.max().sqrt()
-    reach = torch.cat([levels(new[block], new[rows], radii) for block in blocks(len(new), len(rows))])
+    reach = levels(new, new[rows], radii)
     low, high, picked, covers = 0, LEVELS - 1, greedy, greedy[:0]
     while low < high:  # the least radius that is enough lies in low..high
         middle = (low + high) // 2
@@ -89,7 +89,10 @@ def ask_robust_kcenter(scan: Scan, n: int, outliers: float = 1e-4, others: int =
 
 def levels(points: Points, centres: Points, radii: Tensor) -> Tensor:
     """The first of the rising radii that reaches from each point to each centre, uint8 (n m)."""
-    return torch.bucketize(squared(points, centres), radii.square(), out_int32=True).to(torch.uint8)
+    out = torch.empty(len(points), len(centres), dtype=torch.uint8, device=radii.device)
+    for rows in blocks(len(points), len(centres)):
+        out[rows] = torch.bucketize(squared(points[rows], centres), radii.square(), out_int32=True)
+    return out
 
 
 def covering(reach: Tensor, bare: Tensor, n: int) -> tuple[int, Tensor, Tensor]:

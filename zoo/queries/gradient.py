@@ -98,12 +98,12 @@ def forward_and_back(p: Tensor, h: Tensor, share: float, *, whole: Tensor, inver
 
 def seen_by(h: Tensor, matrix: Tensor) -> Tensor:
     """H^T matrix H of each image: (n k k), for h (n d) and a matrix (k d, k d)."""
-    rows = matrix.view(-1, h.shape[1], len(matrix))
-    each = [
-        torch.stack([h[i] @ row for row in rows], 1).unflatten(2, (len(rows), -1)) @ h[i, None, :, None]
-        for i in blocks(len(h), len(rows) * len(matrix))
-    ]
-    return torch.cat(each).squeeze(3)
+    k, d = len(matrix) // h.shape[1], h.shape[1]
+    out = h.new_empty(len(h), k, k)
+    for rows in blocks(len(h), len(matrix)):
+        for c, row in enumerate(matrix.view(k, d, k * d)):
+            out[rows, c] = ((h[rows] @ row).view(-1, k, d) @ h[rows, :, None]).squeeze(2)
+    return out
 
 
 def drop_of_trace(s: Tensor, a: Tensor, b: Tensor, sign: Tensor) -> Tensor:

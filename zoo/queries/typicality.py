@@ -47,12 +47,12 @@ def typicality_of(x: Tensor) -> Tensor:
     near = min(NEIGHBOURS, len(x) // 2)
     if not near:
         return torch.zeros_like(x[:, 0])
-    points, out = Points.of(x), []
+    points, out = Points.of(x), torch.empty_like(x[:, 0])
     for rows in blocks(len(x), len(x)):
         distance = squared(points[rows], points)
         distance[torch.arange(len(distance)), torch.arange(len(x))[rows]] = torch.inf  # to itself
-        out.append(distance.topk(near, largest=False).values.sqrt().mean(1))
-    return 1 / (torch.cat(out) + 1e-5)
+        out[rows] = distance.topk(near, largest=False).values.sqrt().mean(1)
+    return 1 / (out + 1e-5)
 
 
 def ask_probcover(
@@ -92,8 +92,10 @@ def ask_probcover(
 
 def neighbours(points: Points, of: Points, reach: float) -> Tensor:
     """How many of the others each point has within reach: int64 (n,)."""
-    counts = [(squared(points[rows], of) < reach**2).sum(1) for rows in blocks(len(points), len(of))]
-    return torch.cat(counts)
+    out = torch.empty_like(points.squares, dtype=torch.int64)
+    for rows in blocks(len(points), len(of)):
+        out[rows] = (squared(points[rows], of) < reach**2).sum(1)
+    return out
 
 
 def purest(x: Tensor, classes: int, purity: float, sample: int, chance: torch.Generator) -> float:
@@ -103,11 +105,11 @@ def purest(x: Tensor, classes: int, purity: float, sample: int, chance: torch.Ge
     """
     clusters, _ = kmeans(x, min(classes, len(x)), chance)
     some = torch.randperm(len(x), generator=chance)[:sample].to(x.device)
-    points, free = Points.of(x), []
-    for rows in some.split(max(1, len(some) * 1024 // max(1, len(x)))):
-        other = clusters[rows, None] != clusters
-        free.append(squared(points[rows], points).masked_fill_(~other, torch.inf).amin(1))
-    ordered = torch.cat(free).sort().values.sqrt()
+    points, free = Points.of(x), torch.empty_like(x[: len(some), 0])
+    for rows in blocks(len(some), len(x)):
+        own = clusters[some[rows], None] == clusters
+        free[rows] = squared(points[some[rows]], points).masked_fill_(own, torch.inf).amin(1)
+    ordered = free.sort().values.sqrt()
     return float(ordered[min(len(ordered) - 1, int((1 - purity) * len(ordered) + 1e-9))])
 
 
