@@ -172,6 +172,8 @@ PAPER = Preset(
         match="absolute",
         reconstruction="live",  # ours
         known="label",  # recalled: labeled images with their labels; read for MNIST and SVHN
+        nll=False,  # ours: read for CIFAR alone
+        joint=True,  # ours
     ),
     {**NETS, "condition": "one-hot", "prior": "normal"},  # ours
 )
