@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainers.losses import auc, kl_per_image
 from trainers.pool import Pool, nobody, normal
@@ -23,16 +23,17 @@ def tells(scan: Scan, logit: View) -> float:
     return auc(known, unknown).item() if len(known) and len(unknown) else 0.5
 
 
-def latent(scan: Scan, held_out: Tensor, rebuild: View) -> dict[str, float]:
-    """What the autoencoder `vae` has learned.
+def latent(
+    scan: Scan, held_out: Tensor, encode: Callable[[Tensor], tuple[Tensor, Tensor]], rebuild: View
+) -> dict[str, float]:
+    """What an autoencoder has learned. encode: images (b c h w) -> mu (b z), logvar (b z).
 
     active_units: latent units whose mean varies by more than 0.01 over held-out images, of `latent_units`. kl: nats
     per held-out image. recon: squared error of a held-out pixel over the variance of such pixels; 1 is a decoder that
     shows the mean image.
     """
-    encoder: nn.Module = scan.parts["vae"].get_submodule("encoder")
     fresh, x = held(scan, held_out), normal(held_out).cpu()
-    mu, logvar = fresh.each(lambda x: torch.stack(encoder(x), 1)).unbind(1)
+    mu, logvar = fresh.each(lambda x: torch.stack(encode(x), 1)).unbind(1)
     error = (fresh.each(rebuild).cpu() - x).square().mean()
     return {
         "active_units": (mu.var(0) > 0.01).sum().item(),

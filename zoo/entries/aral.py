@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainers import aral as loop
-from trainers.losses import auc, kl_per_image
-from trainers.pool import Pool, nobody, normal
+from zoo import gaming
 from zoo.entry import Entry, Parts, Preset
 from zoo.nets.aral import CLASSIFIERS, Encoder, Generator, classifier
 from zoo.nets.common import Shape
@@ -74,30 +73,19 @@ def encode(parts: Parts, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def diagnose(scan: Scan, held_out: Tensor) -> dict[str, float]:
     """Whether the game works.
 
-    critic_auc: labeled against unlabeled images of the pool, 0.5 is chance. active_units: latent units whose mean
-    varies by more than 0.01 over held-out images, of `latent_units`. kl: nats per held-out image. recon: squared
-    error of a held-out pixel over the variance of such pixels; 1 is a generator that shows the mean image.
-    gap: the discriminator's mean logit of held-out images above that of made ones. agreement: how often the
-    classifier sees in a made image the label that it was made for, of `classes`.
+    critic_auc: labeled against unlabeled images of the pool, 0.5 is chance. active_units, latent_units, kl, recon: see
+    `gaming.latent`. gap: the discriminator's mean logit of held-out images above that of made ones. agreement: how
+    often the classifier sees in a made image the label that it was made for, of `classes`.
     """
     parts, k = scan.parts, scan.pool.classes
-    looks = scan.each(lambda x: critic_logit(parts, x), of=scan.pool.labeled)
-    unlabeled = scan.each(lambda x: critic_logit(parts, x))
-    fresh = Scan(Pool.hidden(held_out, k, nobody), parts, precision=scan.precision)
-    mu, logvar = fresh.each(lambda x: torch.stack(encode(parts, x)[1:], 1)).unbind(1)
-    x = normal(held_out).cpu()
-    error = (fresh.each(lambda x: rebuild(parts, x)).cpu() - x).square().mean()
-
+    fresh = gaming.held(scan, held_out)
     label = torch.arange(50 * k) % k
     chance = scan.generator("diagnose")
-    made = Scan(Pool.hidden(held_out[:1].expand(len(label), -1, -1, -1), k, nobody), parts, precision=scan.precision)
+    made = gaming.held(scan, held_out[:1].expand(len(label), -1, -1, -1))
     logits = made.each(lambda x: scan.task(sample(parts, len(x), label[: len(x)], chance)), size=10 * k).cpu()
     return {
-        "critic_auc": auc(looks, unlabeled).item() if len(looks) and len(unlabeled) else 0.5,
-        "active_units": (mu.var(0) > 0.01).sum().item(),
-        "latent_units": mu.shape[1],
-        "kl": kl_per_image(mu, logvar).mean().item(),
-        "recon": (error / (x - x.mean(0)).square().mean()).item(),
+        "critic_auc": gaming.tells(scan, lambda x: critic_logit(parts, x)),
+        **gaming.latent(scan, held_out, lambda x: encode(parts, x)[1:], lambda x: rebuild(parts, x)),
         "gap": (loop.realness(fresh.logits).mean().cpu() - loop.realness(logits).mean()).item(),
         "agreement": (logits.argmax(1) == label).float().mean().item(),
         "classes": k,
@@ -106,12 +94,7 @@ def diagnose(scan: Scan, held_out: Tensor) -> dict[str, float]:
 
 def doubt(numbers: Mapping[str, float]) -> list[str]:
     """What speaks against the game: a critic that guesses, a latent that is dead, images that are mere noise."""
-    against = []
-    if abs(numbers["critic_auc"] - 0.5) < 0.05:
-        against.append(f"the critic's AUC is {numbers['critic_auc']:.2f}; this query is no better than random")
-    if numbers["active_units"] < numbers["latent_units"] / 2:
-        dead = f"{numbers['active_units']:.0f} of {numbers['latent_units']:.0f}"
-        against.append(f"only {dead} latent units are active; the critic has little to see")
+    against = gaming.doubt(numbers)
     if numbers["recon"] > 0.95:
         against.append(f"images are rebuilt with {numbers['recon']:.2f} of their variance as error, as by their mean")
     if numbers["agreement"] < 2 / numbers["classes"]:

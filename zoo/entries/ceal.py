@@ -7,7 +7,8 @@ from typing import Literal
 from torch import Tensor, nn
 
 from trainers import ceal as loop
-from trainers.pool import Pool, nobody
+from trainers.pool import Pool
+from zoo import gaming
 from zoo.entry import Entry, Preset
 from zoo.nets.belief import Belief
 from zoo.nets.common import Shape
@@ -68,7 +69,7 @@ def diagnose(scan: Scan, held_out: Tensor) -> dict[str, float]:
     """
     pool, delta = scan.pool, scan.parts["belief"].get_buffer("delta").item()
     _, guesses = believed(scan)
-    fresh = Scan(Pool.hidden(held_out, pool.classes, nobody), scan.parts, precision=scan.precision)
+    fresh = gaming.held(scan, held_out)
     return {
         "delta": delta,
         "believed": len(guesses),

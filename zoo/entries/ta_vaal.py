@@ -74,7 +74,7 @@ def diagnose(scan: Scan, held_out: Tensor) -> dict[str, float]:
         **diagnose_ranker(scan, held_out),
         "critic_auc": gaming.tells(scan, lambda x: judge(scan.parts, x)[0]),
         "rank_auc": gaming.tells(scan, lambda x: -judge(scan.parts, x)[1]),
-        **gaming.latent(scan, held_out, lambda x: rebuild(scan.parts, x)),
+        **gaming.latent(scan, held_out, scan.parts["vae"].get_submodule("encoder"), lambda x: rebuild(scan.parts, x)),
     }
 
 

@@ -56,7 +56,7 @@ def diagnose(scan: Scan, held_out: Tensor) -> dict[str, float]:
     """
     return {
         "critic_auc": gaming.tells(scan, lambda x: critic_logit(scan.parts, x)),
-        **gaming.latent(scan, held_out, lambda x: rebuild(scan.parts, x)),
+        **gaming.latent(scan, held_out, scan.parts["vae"].get_submodule("encoder"), lambda x: rebuild(scan.parts, x)),
     }
 
 
