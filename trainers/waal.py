@@ -24,9 +24,11 @@ steps are those of plain training, though: the released epochs repeat a label 49
 whoever compares with a baseline of fewer steps measures the steps.
 
 Labeled and unlabeled images pass the trunk apart in the released code, each under their own batch statistics, while
-queries see all under the same. What the critic has learned then does not hold where it is asked: on images darker and
-brighter than the labeled, with ours otherwise, it wanted the wrong ones in some seeds. Ours takes both in one pass;
-`passes="apart"` is the released way.
+queries see all under the same. What the critic has learned then need not hold where it is asked: with dark images
+labeled and bright ones not, and ours otherwise, 10 to 20 of 20 asked images were bright (6 seeds, 250 steps, width 16);
+with both in one pass, all 20 were, in every seed. One pass is ours; the released way is `passes="apart"`.
+
+With nothing unlabeled this is the plain loop, which knows no `momentum` but 0.9 and no `late`.
 """
 
 from dataclasses import dataclass
