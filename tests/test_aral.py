@@ -24,7 +24,7 @@ from zoo.scan import top
 
 SHAPE, CLASSES = (1, 8, 8), 3
 TINY = {"width": 4, "gen_width": 4, "enc_width": 4, "latent": 6, "critic_width": 16}
-RELEASED = {"reconstruction": "detached", "joint": False, "everything": True}
+RELEASED = {"reconstruction": "detached", "apart": True, "everything": True}
 
 
 def random_pool(n=40, shape=SHAPE):
@@ -103,7 +103,7 @@ def test_the_latent_found_again_is_a_gaussian_likelihood_without_its_constant():
 
 FORMS = {
     "ours": {},
-    "labels": {"known": "label", "match": "square", "joint": False},
+    "labels": {"known": "label", "match": "square", "apart": True},
     "cifar": {**RELEASED, "known": "zero", "nll": True, "optimizer": "adam", "lr": 0.01},
     "mnist": {"reconstruction": "detached", "known": "label", "match": "square", "optimizer": "adam", "lr": 0.01},
 }
@@ -160,7 +160,7 @@ def transcribed(ours, known, u, *, adam, trunk, head, generator, encoder, critic
         descend(loss + 0.3 * 3 * nll.mean(), gen_step, enc_step)
         loss = 0
     label = {"guess": guess, "label": F.one_hot(y, 3).float(), "zero": first}[ours.known]
-    (mu, _), (mu_u, logvar_u) = encoded(encoder, ours.joint, (x, label), (u, guess_u))
+    (mu, _), (mu_u, logvar_u) = encoded(encoder, not ours.apart, (x, label), (u, guess_u))
     recon = generator(mu_u + torch.randn(8, 6) * torch.exp(logvar_u / 2), guess_u)
     kl = 0.5 * (mu_u**2 + logvar_u.exp() - 1 - logvar_u).sum()
     if ours.reconstruction == "live":
@@ -173,7 +173,7 @@ def transcribed(ours, known, u, *, adam, trunk, head, generator, encoder, critic
 
     # S: labeled one, unlabeled zero.
     with torch.no_grad():
-        (mu, _), (mu_u, _) = encoded(encoder, ours.joint, (x, label), (u, guess_u))
+        (mu, _), (mu_u, _) = encoded(encoder, not ours.apart, (x, label), (u, guess_u))
     tell = F.binary_cross_entropy(critic(mu).sigmoid(), torch.ones(8))
     tell = tell + F.binary_cross_entropy(critic(mu_u).sigmoid(), torch.zeros(8))
     descend(0.6 * tell, critic_step)
@@ -186,7 +186,7 @@ def discriminator_step(ours, x, y, u, made, task):
     else:
         step = torch.optim.SGD(task.parameters(), ours.lr, 0.9, weight_decay=5e-4, nesterov=True)
     batches = (x, u, made)
-    logits_x, logits_u, logits_made = task(torch.cat(batches)).chunk(3) if ours.joint else map(task, batches)
+    logits_x, logits_u, logits_made = task(torch.cat(batches)).chunk(3) if not ours.apart else map(task, batches)
     real, fake = logits_u.exp().sum(1).log(), logits_made.exp().sum(1).log()
     gan = -0.5 * real.mean() + 0.5 * F.softplus(real).mean() + 0.5 * F.softplus(fake).mean()
     descend(1.2 * F.cross_entropy(logits_x, y) + 0.7 * gan, step)
@@ -592,7 +592,7 @@ def test_paper_and_released_plans_say_what_they_change():
         "zero",
         "uniform",
     )
-    assert (paper.loop.reconstruction, paper.loop.joint, paper.nets["condition"]) == ("live", True, "one-hot")
+    assert (paper.loop.reconstruction, paper.loop.apart, paper.nets["condition"]) == ("live", False, "one-hot")
     assert paper.loop.steps == paper.loop.game_steps
 
 

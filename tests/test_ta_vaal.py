@@ -168,16 +168,6 @@ def test_one_step_of_each_player_is_the_transcription_of_the_equations(form, bou
             assert torch.allclose(here, there, atol=2e-5), f"{name}.{key}"
 
 
-def test_one_pass_and_two_agree_where_both_batches_are_the_same():
-    encoder, x = VAE(SHAPE, 4, 4).encoder, torch.randn(6, *SHAPE)
-    other = torch.randn(6, *SHAPE) + 2
-    with torch.no_grad():
-        for one, two in ((x, x), (x, other)):
-            a, b = (passes(encoder, (one,), (two,))[0] for passes in (ta_vaal.together, ta_vaal.apart))
-            alike = all(torch.allclose(here, there, atol=1e-5) for here, there in zip(a, b, strict=True))
-            assert alike == (one is two)
-
-
 def test_the_first_half_is_learning_loss_bit_by_bit():
     pool, parts, other = random_pool(), cast(), cast()
     ta_vaal.train(Run(pool), pool, plan(steps=4), **parts)

@@ -34,7 +34,7 @@ RELEASED = {
     "lr_critic": 0.01,
     "penalty": "released",
     "penalty_weight": 2.0,
-    "passes": "apart",
+    "apart": True,
     "reuse_features": False,
 }
 
@@ -123,7 +123,7 @@ def test_a_critic_without_a_slope_still_gets_numbers():
     ("settings", "nets"),
     [
         ({"alpha": 0.5}, {}),
-        ({"alpha": 0.5, "passes": "apart", "reuse_features": False, "critic_steps": 2}, {}),
+        ({"alpha": 0.5, "apart": True, "reuse_features": False, "critic_steps": 2}, {}),
         ({"alpha": 0.5, "reuse_features": False}, {}),
         (RELEASED, {"critic_output": "sigmoid", "critic_dropout": 0.5, "head_layers": 2, "dropout": 0.5}),
     ],
@@ -150,7 +150,7 @@ def test_two_steps_of_each_player_are_the_transcription_of_the_equations(setting
             reseed(torch.device("cpu"), 3, "step", len(pool.rounds), "game", step)
             images, y = next(pairs)
             x, u, y = images[:8], images[8:], y[:8]
-            joint = ours.passes == "together"
+            joint = not ours.apart
             z_x, z_u = f(images).split(8) if joint else (f(x), f(u))
             loss = F.cross_entropy(h(z_x), y)
             loss = loss + ours.alpha * (D(z_u)[0].mean() - gamma * D(z_x)[0].mean())
@@ -275,20 +275,13 @@ def test_the_released_sign_drives_the_slope_away_from_one():
 
 
 @pytest.mark.parametrize(
-    ("passes", "reuse", "sizes"), [("together", True, [16]), ("together", False, [16, 16]), ("apart", False, 4 * [8])]
+    ("apart", "reuse", "sizes"), [(False, True, [16]), (False, False, [16, 16]), (True, False, 4 * [8])]
 )
-def test_labeled_and_unlabeled_pass_together_or_apart_and_always_in_training_mode(passes, reuse, sizes):
+def test_labeled_and_unlabeled_pass_together_or_apart_and_always_in_training_mode(apart, reuse, sizes):
     pool, parts, seen = random_pool(), cast(), []
     parts["trunk"].register_forward_hook(lambda module, x, _: seen.append((len(x[0]), module.training)))
-    waal.train(Run(pool), pool, plan(steps=3, passes=passes, reuse_features=reuse), **parts)
+    waal.train(Run(pool), pool, plan(steps=3, apart=apart, reuse_features=reuse), **parts)
     assert seen == 3 * [(size, True) for size in sizes]
-
-
-def test_together_and_apart_are_the_same_where_both_halves_are_the_same_images():
-    net, half = cast()["trunk"], torch.randn(8, *SHAPE)
-    together, apart = (waal.both(net, torch.cat([half, half]), passes) for passes in ("together", "apart"))
-    for here, there in zip(together, apart, strict=True):
-        assert torch.allclose(here, there, atol=1e-5)
 
 
 def test_rates_fall_late_for_every_player():
@@ -518,7 +511,6 @@ def test_ours_takes_the_steps_of_plain_training():
         {"lr_critic": 0.0},
         {"penalty": "none"},
         {"penalty_weight": -1.0},
-        {"passes": "alone"},
     ],
 )
 def test_a_plan_that_makes_no_sense_is_refused(setting):

@@ -29,7 +29,7 @@ under statistics that no batch of its own was trained under. While the generator
 normalisation stands still: real and made features are compared under the same statistics, which stay what they were.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -42,6 +42,7 @@ from torch.optim import Optimizer
 
 from trainers import losses, supervised
 from trainers.losses import auc, kl_per_image, says
+from trainers.passes import through
 from trainers.pool import Pool
 from trainers.run import Run, looking_on
 from trainers.supervised import SCHEDULES, rate, require
@@ -69,7 +70,7 @@ class Plan(supervised.Plan):
     known: Literal["guess", "label", "zero"] = "guess"  # what labeled images are conditioned on; zero: class 0 for all
     nll: bool = False  # whether generator and encoder take a step so that a latent can be read from its image (CIFAR)
     everything: bool = False  # whether labeled images are also among the unlabeled ones (SVHN and CIFAR)
-    joint: bool = True  # whether batches pass the classifier and the encoder as one, with one set of batch statistics
+    apart: bool = False  # whether batches pass classifier and encoder apart, each with their own batch statistics
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -122,7 +123,7 @@ def train(
         label = any_label(u, k)
         with torch.no_grad():
             made = generator(prior(label), label)
-        (_, logits), (_, logits_u), (_, logits_made) = through(task, [(x,), (u,), (made,)], plan.joint)
+        (_, logits), (_, logits_u), (_, logits_made) = through(task, [(x,), (u,), (made,)], apart=plan.apart)
         loss = plan.cls * F.cross_entropy(logits, y) + plan.gan * tells(logits_u, logits_made)
         learn(run, loss, task_step)
 
@@ -132,7 +133,7 @@ def train(
         made = generator(z, label)
         with looking_on(task), still(task):
             with torch.no_grad():
-                (_, guess), (features, guess_u) = through(task, [(x,), (u,)], joint=True)
+                (_, guess), (features, guess_u) = through(task, [(x,), (u,)], apart=False)
             differ = match(task(made)[0].float(), features.float())
         if plan.nll:  # for CIFAR also such that the encoder finds the latent again, in a step of their own
             mu, logsigma = encoder(made, known(label, label))
@@ -142,7 +143,7 @@ def train(
 
         # Encoder and generator rebuild the unlabeled images, and the encoder makes the critic take all for labeled.
         seen = [(x, known(F.one_hot(y, k).float(), guess)), (u, guess_u)]
-        (mu, _), (mu_u, logvar_u) = through(encoder, seen, plan.joint)
+        (mu, _), (mu_u, logvar_u) = through(encoder, seen, apart=plan.apart)
         recon = generator(mu_u + torch.randn_like(mu_u) * (0.5 * logvar_u).exp(), guess_u)
         rebuild = bound(u, recon, mu_u, logvar_u)
         with looking_on(critic):
@@ -151,7 +152,7 @@ def train(
 
         # The critic tells labeled from unlabeled, by what the encoder makes of them now.
         with torch.no_grad():
-            (mu, _), (mu_now, _) = through(encoder, seen, plan.joint)
+            (mu, _), (mu_now, _) = through(encoder, seen, apart=plan.apart)
         score, score_u = critic(torch.cat([mu, mu_now])).split([len(x), len(u)])
         tell = says(score, labeled=True) + says(score_u, labeled=False)
         learn(run, plan.adv * tell, critic_step)
@@ -211,15 +212,6 @@ class Task(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         features = self.trunk(x)
         return features, self.head(features)
-
-
-def through(module: nn.Module, batches: Sequence[tuple[Tensor, ...]], joint: bool) -> list[tuple[Tensor, ...]]:
-    """What a module makes of several batches: passed as one, under one set of batch statistics, or one by one."""
-    if not joint:
-        return [module(*batch) for batch in batches]
-    sizes = [len(batch[0]) for batch in batches]
-    outs = module(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
-    return list(zip(*(out.split(sizes) for out in outs), strict=True))
 
 
 @contextmanager

@@ -24,7 +24,6 @@ ranker's loss; its random sampling draws with replacement; the images of the gam
 batches at every pass; the autoencoder scores the pool in training mode, so that scores depend on the batch.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,6 +34,7 @@ from torch import Tensor, nn
 from trainers import llal, losses
 from trainers.llal import Meeting
 from trainers.losses import auc, kl_per_image, says
+from trainers.passes import through
 from trainers.pool import Pool, normal
 from trainers.run import Run, looking_on
 from trainers.seeds import generator
@@ -86,7 +86,7 @@ def train(
     knots.copy_(torch.quantile(predicted, torch.linspace(0, 1, len(knots))))
     told = torch.stack(scale(predicted.to(run.device)), 1).cpu()  # (n 2)
 
-    elbo, both, encoder = ELBOS[plan.elbo], apart if plan.apart else together, vae.get_submodule("encoder")
+    elbo, encoder = ELBOS[plan.elbo], vae.get_submodule("encoder")
     vae, vae_step = run.setup(vae, adam(vae, plan.lr_game), "vae")
     critic, critic_step = run.setup(critic, adam(critic, plan.lr_game), "critic")
     labeled = run.stream(pool.labeled, plan.batch, "none", told)
@@ -96,7 +96,8 @@ def train(
         ranks = torch.cat([told_x, told_u])[:, 1:]
 
         # The autoencoder rebuilds both, and makes the critic take both for labeled.
-        (recon_x, recon_u), (mu_x, mu_u), (logvar_x, logvar_u) = both(vae, (x, told_x[:, :1]), (u, told_u[:, :1]))
+        seen = [(x, told_x[:, :1]), (u, told_u[:, :1])]
+        (recon_x, mu_x, logvar_x), (recon_u, mu_u, logvar_u) = through(vae, seen, apart=plan.apart)
         rebuild = elbo(x, recon_x, mu_x, logvar_x, plan.beta) + elbo(u, recon_u, mu_u, logvar_u, plan.beta)
         with looking_on(critic):
             fooled = critic(torch.cat([torch.cat([mu_x, mu_u]), ranks], 1))
@@ -107,8 +108,8 @@ def train(
 
         # The critic tells them apart, by their ranks and by what the encoder makes of them now.
         with torch.no_grad(), run.fabric.autocast():
-            mu, _ = both(encoder, (x,), (u,))
-        logit_x, logit_u = critic(torch.cat([torch.cat(mu), ranks], 1)).chunk(2)
+            (mu_x, _), (mu_u, _) = through(encoder, [(x,), (u,)], apart=plan.apart)
+        logit_x, logit_u = critic(torch.cat([torch.cat([mu_x, mu_u]), ranks], 1)).chunk(2)
         tell = says(logit_x, labeled=True) + says(logit_u, labeled=False)
         critic_step.zero_grad()
         run.backward(tell)
@@ -119,20 +120,6 @@ def train(
         run.log("vae/fool", fool)
         run.log("critic/loss", tell)
         run.log("critic/auc", auc(logit_x, logit_u))
-
-
-Pair = tuple[Tensor, Tensor]
-
-
-def together(net: nn.Module, x: Sequence[Tensor], u: Sequence[Tensor]) -> list[Pair]:
-    """What a network gives for labeled and for unlabeled images in one pass, with the batch statistics of both."""
-    out: Sequence[Tensor] = net(*(torch.cat(given) for given in zip(x, u, strict=True)))
-    return [(both[: len(x[0])], both[len(x[0]) :]) for both in out]
-
-
-def apart(net: nn.Module, x: Sequence[Tensor], u: Sequence[Tensor]) -> list[Pair]:
-    """The same in a pass of each, with its own batch statistics."""
-    return list(zip(net(*x), net(*u), strict=True))
 
 
 def predict(run: Run, pool: Pool, meeting: Meeting) -> Tensor:

@@ -26,7 +26,7 @@ whoever compares with a baseline of fewer steps measures the steps.
 Labeled and unlabeled images pass the trunk apart in the released code, each under their own batch statistics, while
 queries see all under the same. What the critic has learned then need not hold where it is asked: with dark images
 labeled and bright ones not, and ours otherwise, 10 to 20 of 20 asked images were bright (6 seeds, 250 steps, width 16);
-with both in one pass, all 20 were, in every seed. One pass is ours; the released way is `passes="apart"`.
+with both in one pass, all 20 were, in every seed. One pass is ours; the released way is `apart=True`.
 
 With nothing unlabeled this is the plain loop, which knows no `momentum` but 0.9 and no `late`.
 """
@@ -41,6 +41,7 @@ from torch.optim import SGD, Optimizer
 
 from trainers import supervised
 from trainers.losses import auc
+from trainers.passes import through
 from trainers.pool import Pool
 from trainers.run import Run, looking_on
 from trainers.supervised import SCHEDULES, adam, rate, require
@@ -59,7 +60,7 @@ class Plan(supervised.Plan):
     lr_critic: float = 2e-3
     penalty: Literal["added", "released"] = "added"  # released: subtracted
     penalty_weight: float = 10.0  # against the distance
-    passes: Literal["together", "apart"] = "together"  # of labeled and unlabeled images through the trunk
+    apart: bool = False  # labeled and unlabeled images pass the trunk apart, each with their own batch statistics
     reuse_features: bool = True  # the critic sees the features from before the task network's step
 
     def __post_init__(self) -> None:
@@ -67,7 +68,7 @@ class Plan(supervised.Plan):
         require(self, at_least={"late": 0, "alpha": 0, "critic_steps": 1, "penalty_weight": 0})
         require(self, above={"momentum": 0, "lr_critic": 0})
         require(self, choices={"gamma": ("one", "ratio"), "critic_optimizer": ("adam", "sgd")})
-        require(self, choices={"penalty": tuple(SIGNS), "passes": ("together", "apart")})
+        require(self, choices={"penalty": tuple(SIGNS)})
 
 
 def train(
@@ -90,14 +91,14 @@ def train(
     critic, critic_step = run.setup(critic, critic_optimizer(plan, critic), "critic")
     pairs = run.stream(paired(pool.labeled, pool.unlabeled), plan.batch)
     for step, (images, answers) in zip(run.steps(plan.steps, "game"), pairs, strict=False):
-        y = answers[: plan.batch]
+        (x, u), y = images.chunk(2), answers[: plan.batch]
         late = plan.late if 4 * step >= 3 * plan.steps else 1.0
         rate(trunk_step, late * plan.lr * SCHEDULES[plan.schedule](step, plan.steps))
         rate(head_step, late * plan.lr * SCHEDULES[plan.schedule](step, plan.steps))
         rate(critic_step, late * plan.lr_critic)
 
         # Trunk and head learn the labels, and bring labeled and unlabeled features together.
-        features_x, features_u = both(trunk, images, plan.passes)
+        features_x, features_u = through(trunk, [(x,), (u,)], apart=plan.apart)
         logits = head(features_x)
         loss = F.cross_entropy(logits, y)
         with looking_on(critic):
@@ -112,7 +113,7 @@ def train(
         # The critic drives D apart as far as a slope of one allows: at its highest, the distance is Wasserstein's.
         if not plan.reuse_features:
             with torch.no_grad():
-                features_x, features_u = both(trunk, images, plan.passes)
+                features_x, features_u = through(trunk, [(x,), (u,)], apart=plan.apart)
         features_x, features_u = features_x.detach().float(), features_u.detach().float()
         for _ in range(plan.critic_steps):
             steep = penalty(critic, features_x, features_u)
@@ -133,12 +134,6 @@ def paired(labeled: Tensor, unlabeled: Tensor) -> Tensor:
     """(l,) and (u,) to max(l, u) pairs (n 2): the shorter list again and again, in its order."""
     i = torch.arange(max(len(labeled), len(unlabeled)))
     return torch.stack([labeled[i % len(labeled)], unlabeled[i % len(unlabeled)]], 1)
-
-
-def both(trunk: nn.Module, images: Tensor, passes: str) -> tuple[Tensor, Tensor]:
-    """The features of the labeled and of the unlabeled half of the images (2b c h w), in one pass or in two."""
-    x, u = trunk(images).chunk(2) if passes == "together" else (trunk(half) for half in images.chunk(2))
-    return x, u
 
 
 def penalty(critic: nn.Module, x: Tensor, u: Tensor) -> Tensor:

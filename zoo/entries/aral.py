@@ -156,7 +156,7 @@ PAPER = Preset(
         reconstruction="live",  # ours
         known="label",  # recalled: labeled images with their labels; read for MNIST and SVHN
         nll=False,  # ours: read for CIFAR alone
-        joint=True,  # ours
+        apart=False,  # ours
     ),
     {**NETS, "condition": "one-hot", "prior": "normal"},  # ours
 )
@@ -185,7 +185,7 @@ RELEASED = Preset(
         known="zero",
         nll=True,
         everything=True,
-        joint=False,
+        apart=True,
     ),
     {**NETS, "condition": "plane/k", "prior": "uniform"},
 )

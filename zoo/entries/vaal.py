@@ -92,6 +92,7 @@ PAPER = Preset(
         adversary=1.0,  # read (code)
         vae_steps=1,  # recalled: one step of each
         elbo="image",  # read: the paper's bound
+        apart=True,  # read (code)
     ),
     {"trunk": "vgg16_bn", "vae_width": 128, "latent": 32, "critic_width": 512, "critic_layers": 4},  # 4: recalled
     augment="flip",  # read (code)
@@ -112,6 +113,7 @@ RELEASED = Preset(
         adversary=1.0,
         vae_steps=2,
         elbo="released",
+        apart=True,
     ),
     {"trunk": "vgg16_bn", "vae_width": 128, "latent": 32, "critic_width": 512, "critic_layers": 2},
     augment="flip",

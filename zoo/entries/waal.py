@@ -128,7 +128,7 @@ PAPER = Preset(
         lr_critic=0.01,
         penalty="added",  # derived: a critic that is 1-Lipschitz
         penalty_weight=2.0,
-        passes="apart",
+        apart=True,
         reuse_features=False,
     ),
     PUBLISHED | {"critic_output": "linear"},  # derived: the duality knows no bounds
@@ -154,7 +154,7 @@ RELEASED = Preset(
         lr_critic=0.01,
         penalty="released",
         penalty_weight=2.0,
-        passes="apart",
+        apart=True,
         reuse_features=False,
     ),
     PUBLISHED | {"critic_output": "sigmoid"},
