@@ -458,28 +458,31 @@ def test_images_too_small_for_a_published_network_are_refused():
 # Its character
 
 
+SCALED = {"steps": 90, "alone": 0.2, "width": 8, "latent": 16}
+
+
 @pytest.fixture(scope="module")
 def digits():
     pool, test = zoo.data("digits", initial=100, seed=0)
-    return pool, test, zoo.create("bgadl", device="cpu", steps=90, alone=0.2, width=8, latent=16).fit(pool)
+    return pool, test, zoo.create("bgadl", device="cpu", **SCALED).fit(pool)
 
 
 def test_character_a_companion_is_nearest_to_its_own_image(digits):
     pool, test, learner = digits
     numbers = learner.diagnose(pool, test.images)
-    assert numbers["retrieval"] > 0.5
-    assert numbers["recon"] < 0.7
+    assert numbers["retrieval"] > 0.6
+    assert numbers["recon"] < 0.6
     assert numbers["active_units"] > numbers["latent_units"] / 2
     assert learner.doubts(numbers) == []
 
 
-def test_character_the_released_encoder_loses_its_image(digits):
-    """One number of an image goes through: the companions are near anybody, and the doubt says so."""
+@pytest.mark.parametrize("fault", [{"encoder_form": "scalar"}, {"elbo": "released"}])
+def test_character_the_released_forms_lose_their_image(digits, fault):
+    """One number of an image goes through, or a KL that outweighs it: companions are near anybody, and it is said."""
     pool, test, _ = digits
-    squeezed = {"steps": 40, "alone": 0.0, "width": 8, "latent": 16, "encoder_form": "scalar"}
-    learner = zoo.create("bgadl", device="cpu", **squeezed).fit(pool)
+    learner = zoo.create("bgadl", device="cpu", **{**SCALED, "steps": 60, **fault}).fit(pool)
     numbers = learner.diagnose(pool, test.images)
-    assert numbers["retrieval"] < 0.2
+    assert numbers["retrieval"] < 0.3
     assert any("companions" in sentence for sentence in learner.doubts(numbers))
 
 

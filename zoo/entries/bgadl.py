@@ -1,6 +1,7 @@
 """BGADL asks where the draws of a Bayesian classifier disagree, and makes companions of all it is told."""
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -9,7 +10,6 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from trainers import bgadl as loop
-from trainers.losses import auc
 from trainers.pool import Pool, nobody, normal
 from zoo.entry import Entry, Parts, Preset
 from zoo.nets import acgan
@@ -86,8 +86,7 @@ def diagnose(scan: Scan, held_out: Tensor) -> dict[str, float]:
     what it was made for; neighbour_agreement: how often the nearest labeled image is of that class, which is
     independent of the classifier.
     active_units: latent units whose mean varies by more than 0.01 over held-out images, of `latent_units`.
-    real_told, made_told: how often the discriminator is right about held-out images, and about made ones; auc: how
-    often it takes the held-out one of the two for more real. 0.5 is a generator that fools it.
+    real_told, made_told: how often the discriminator is right about held-out images, and about made ones.
     bald: nats per unlabeled image; disagreement: the share of draws against the most frequent one. 20 draws.
     """
     parts, known = scan.parts, scan.pool.labeled[:SOME]
@@ -96,6 +95,9 @@ def diagnose(scan: Scan, held_out: Tensor) -> dict[str, float]:
     mu, logvar = scan.each(lambda x: torch.stack(encoder(x), 1), of=known).unbind(1)
     seen = fresh.each(lambda x: encoder(x)[0])
     bald, votes = disagreement(scan, DRAWS)
+    out = normal(held_out.to(scan.device))
+    error = fresh.each(lambda x: rebuild(parts, x)) - out
+    judge = deepcopy(parts["discriminator"]).train()  # a copy: it normalises each kind by itself, as in training
     with evaluating(parts), torch.no_grad():
         x, y = normal(scan.pool.take(known).to(scan.device)), scan.pool.labels[known].to(scan.device)
         companions = parts["generator"](loop.draw(mu, logvar), y)
@@ -103,8 +105,8 @@ def diagnose(scan: Scan, held_out: Tensor) -> dict[str, float]:
         asked = torch.arange(max(SOME, scan.pool.classes), device=scan.device) % scan.pool.classes
         made = parts["generator"](torch.randn(len(asked), mu.shape[1], device=scan.device), asked)
         neighbour = y[torch.cdist(made.flatten(1), x.flatten(1)).argmin(1)]
-        taken, passed = scan.task(made).argmax(1), parts["discriminator"](made)
-    out, error = normal(held_out).cpu(), fresh.each(lambda x: rebuild(parts, x)).cpu() - normal(held_out).cpu()
+        taken = scan.task(made).argmax(1)
+        as_real, as_made = judge(torch.cat([out, out])[:SOME]) > 0, judge(made) <= 0
     return {
         "retrieval": (nearest == torch.arange(len(x), device=scan.device)).float().mean().item(),
         "recon": (error.square().mean() / (out - out.mean(0)).square().mean()).item(),
@@ -112,9 +114,8 @@ def diagnose(scan: Scan, held_out: Tensor) -> dict[str, float]:
         "neighbour_agreement": (neighbour == asked).float().mean().item(),
         "active_units": (seen.var(0) > 0.01).sum().item(),
         "latent_units": seen.shape[1],
-        "real_told": (fresh.each(parts["discriminator"]) > 0).float().mean().item(),
-        "made_told": (passed <= 0).float().mean().item(),
-        "auc": auc(fresh.each(parts["discriminator"]), passed).item(),
+        "real_told": as_real.float().mean().item(),
+        "made_told": as_made.float().mean().item(),
         "bald": bald.mean().item(),
         "disagreement": votes.mean().item(),
     }
