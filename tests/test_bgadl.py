@@ -317,9 +317,10 @@ def test_bald_is_brute_force_over_the_draws():
     entropy = -(p * p.log()).sum(2)
     bald = -(p.mean(0) * p.mean(0).log()).sum(1) - entropy.mean(0)
     votes = 1 - torch.stack([(p.argmax(2) == k).double().mean(0) for k in range(CLASSES)]).amax(0)
-    ours, against = disagreement(scan, 20)
+    ours, against, spread = disagreement(scan, 20)
     assert torch.allclose(ours.double(), bald, atol=1e-6)
     assert torch.allclose(against.double(), votes)
+    assert torch.allclose(spread.double(), (p.amax(0) - p.amin(0)).amax(1), atol=1e-6)
     assert (ours > -1e-6).all()
     assert (ours < math.log(CLASSES)).all()
     asked = learner.select(pool, 6)
@@ -334,8 +335,8 @@ def test_an_image_is_scored_by_itself_whatever_the_order_and_the_batch():
     learner = tiny(pool)
     order = torch.cat([torch.arange(12), 12 + torch.randperm(28, generator=torch.Generator().manual_seed(1))])
     other = Pool.hidden(pool.images[order], CLASSES, pool.oracle).reveal(torch.arange(12), pool.labels[:12])
-    here, _ = disagreement(learner.scan(pool), 20)
-    there, _ = disagreement(learner.scan(other), 20)
+    here, *_ = disagreement(learner.scan(pool), 20)
+    there, *_ = disagreement(learner.scan(other), 20)
     assert torch.allclose(here[order[12:] - 12], there, atol=1e-6)
     assert not torch.allclose(here, there, atol=1e-3)
 
@@ -361,12 +362,14 @@ def test_without_dropout_there_is_nothing_to_ask_and_it_says_so():
     nn.init.zeros_(learner.parts["head"].linear.weight)
     with pytest.raises(RuntimeError, match="no difference"):
         learner.select(pool, 1)
+    other = tiny(pool, dropout=0.0, query="margin")  # another query does without, and the diagnosis says what it sees
+    assert other.diagnose(pool, pool.images[:5])["bald"] == pytest.approx(0, abs=1e-6)
 
 
 def test_a_subset_is_drawn_and_the_best_of_it_asked():
     pool = random_pool()
     learner = tiny(pool, query_settings={"subset": 9})
-    bald, _ = disagreement(learner.scan(pool), 20)
+    bald, *_ = disagreement(learner.scan(pool), 20)
     whole, some = learner.scan(pool), learner.select(pool, 9)
     assert some.indices.tolist() != pool.unlabeled[bald.topk(9).indices].tolist()
     assert set(learner.select(pool, 4)) == set(some.indices[:4].tolist())
