@@ -18,7 +18,7 @@ MAY = {
     "zoo/studies": {"zoo", "trainers", "checkpoints"},
     "zoo": {"zoo", "trainers", "checkpoints"},
 }
-SHARED = {"answers", "augment", "folder", "cache", "graph", "losses", "pool", "run", "seeds", "supervised"}
+SHARED = {"answers", "augment", "folder", "cache", "graph", "llal", "losses", "pool", "run", "seeds", "supervised"}
 FILES = [file for top in ("zoo", "trainers", "checkpoints") for file in sorted((ROOT / top).rglob("*.py"))]
 
 
