@@ -6,7 +6,6 @@ from dataclasses import replace
 from types import MappingProxyType
 
 import torch
-import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from trainers import bgadl as loop
@@ -14,6 +13,7 @@ from trainers.pool import Pool, nobody, normal
 from zoo.entry import Entry, Parts, Preset
 from zoo.nets import acgan
 from zoo.nets.common import Shape
+from zoo.queries.bayesian import Posterior, posterior
 from zoo.query import Query
 from zoo.scan import Asked, Scan, evaluating, top
 
@@ -48,32 +48,23 @@ def ask(scan: Scan, n: int, *, draws: int = 20, subset: int = 0) -> Asked:
     subset: look at so many images only, drawn anew in every round (the released code: 2,000; never fewer than n); 0
     for all of them.
     """
-    bald, against, spread = disagreement(scan, draws)
-    if len(bald) and not spread.any():
+    if draws < 2:
+        raise ValueError(f"draws={draws}: two draws at least are needed to disagree")
+    masks = scan.draws(draws)
+    first = next(masks)
+    if all(torch.equal(first, other) for other in masks):  # the second differs, unless something is wrong
         raise RuntimeError("dropout makes no difference to any image, so BALD is zero everywhere. Raise dropout")
-    u = len(bald)
+    seen = posterior(scan, draws)
+    u = len(seen.bald)
     some = torch.randperm(u, generator=scan.generator("subset"))[: max(n, subset) if subset else u].sort().values
-    some = some.to(bald.device)
-    asked = top(bald[some], n, BALD=bald[some], disagreement=against[some])
+    some = some.to(scan.device)
+    asked = top(seen.bald[some], n, BALD=seen.bald[some], disagreement=against(seen)[some])
     return Asked(some[asked.positions], asked.scores, asked.detail)
 
 
-def disagreement(scan: Scan, draws: int) -> tuple[Tensor, Tensor, Tensor]:
-    """How far draws disagree about each image: BALD (u,) in nats; the share of draws (u,) against the most frequent
-    opinion; and the most that a probability differs between two draws (u,)."""
-    if draws < 2:
-        raise ValueError(f"draws={draws}: two draws at least are needed to disagree")
-    total, unsure, votes = (torch.zeros_like(scan.probs) for _ in range(3))
-    least, most = torch.ones_like(total), torch.zeros_like(total)
-    for log in scan.draws(draws):
-        p = log.exp()
-        total += p
-        unsure -= p * log
-        votes += F.one_hot(p.argmax(1), p.shape[1])
-        least, most = torch.minimum(least, p), torch.maximum(most, p)
-    mean = total / draws
-    bald = -(mean.xlogy(mean) + unsure / draws).sum(1)
-    return bald, 1 - votes.amax(1) / draws, (most - least).amax(1)
+def against(seen: Posterior) -> Tensor:
+    """The share of draws that are against the most frequent opinion: (u,)."""
+    return 1 - seen.votes.amax(1) / seen.draws
 
 
 def diagnose(scan: Scan, held_out: Tensor) -> dict[str, float]:
@@ -93,7 +84,7 @@ def diagnose(scan: Scan, held_out: Tensor) -> dict[str, float]:
     fresh = Scan(Pool.hidden(held_out, scan.pool.classes, nobody), parts, precision=scan.precision)
     mu, logvar = scan.each(lambda x: torch.stack(encoder(x), 1), of=known).unbind(1)
     seen = fresh.each(lambda x: encoder(x)[0])
-    bald, against, _ = disagreement(scan, DRAWS)
+    opinions = posterior(scan, DRAWS)
     out = normal(held_out.to(scan.device))
     error = fresh.each(lambda x: rebuild(parts, x)) - out
     real = torch.cat([out, out])[torch.randperm(2 * len(out))[:SOME]]
@@ -116,8 +107,8 @@ def diagnose(scan: Scan, held_out: Tensor) -> dict[str, float]:
         "latent_units": seen.shape[1],
         "real_told": as_real.float().mean().item(),
         "made_told": as_made.float().mean().item(),
-        "bald": bald.mean().item(),
-        "disagreement": against.mean().item(),
+        "bald": opinions.bald.mean().item(),
+        "disagreement": against(opinions).mean().item(),
     }
 
 
