@@ -15,9 +15,9 @@ from trainers.pool import Pool, normal
 from trainers.run import Run
 from trainers.seeds import reseed
 from zoo.catalogue import entries
-from zoo.entries.bgadl import disagreement, doubt
+from zoo.entries.bgadl import against, doubt
 from zoo.nets import acgan
-from zoo.queries.bayesian import ask_bald
+from zoo.queries.bayesian import ask_bald, posterior
 from zoo.scan import Scan, evaluating
 
 SHAPE, CLASSES = (1, 8, 8), 3
@@ -317,14 +317,16 @@ def test_bald_is_brute_force_over_the_draws():
     entropy = -(p * p.log()).sum(2)
     bald = -(p.mean(0) * p.mean(0).log()).sum(1) - entropy.mean(0)
     votes = 1 - torch.stack([(p.argmax(2) == k).double().mean(0) for k in range(CLASSES)]).amax(0)
-    ours, against = disagreement(scan, 20)
-    assert torch.allclose(ours.double(), bald, atol=1e-6)
-    assert torch.allclose(against.double(), votes)
-    assert (ours > -1e-6).all()
-    assert (ours < math.log(CLASSES)).all()
+    assert torch.allclose(against(posterior(scan, 20)).double(), votes)
     asked = learner.select(pool, 6)
     assert asked.indices.tolist() == pool.unlabeled[bald.argsort(descending=True)[:6]].tolist()
-    assert torch.allclose(asked.detail["BALD"], asked.scores)
+    assert torch.allclose(
+        asked.scores.double(), bald[torch.isin(pool.unlabeled, asked.indices)].sort(descending=True).values, atol=1e-6
+    )
+    assert torch.equal(asked.detail["BALD"], asked.scores)
+    whole = learner.select(pool, 28).scores
+    assert whole.min() >= -1e-6
+    assert whole.max() <= math.log(CLASSES)
     assert torch.allclose(asked.scores, ask_bald(scan, 6, draws=20).scores.float(), atol=1e-6)
 
 
@@ -334,8 +336,8 @@ def test_an_image_is_scored_by_itself_whatever_the_order_and_the_batch():
     learner = tiny(pool)
     order = torch.cat([torch.arange(12), 12 + torch.randperm(28, generator=torch.Generator().manual_seed(1))])
     other = Pool.hidden(pool.images[order], CLASSES, pool.oracle).reveal(torch.arange(12), pool.labels[:12])
-    here, _ = disagreement(learner.scan(pool), 20)
-    there, _ = disagreement(learner.scan(other), 20)
+    here = posterior(learner.scan(pool), 20).bald
+    there = posterior(learner.scan(other), 20).bald
     assert torch.allclose(here[order[12:] - 12], there, atol=1e-6)
     assert not torch.allclose(here, there, atol=1e-3)
 
@@ -361,12 +363,14 @@ def test_without_dropout_there_is_nothing_to_ask_and_it_says_so():
     nn.init.zeros_(learner.parts["head"].linear.weight)
     with pytest.raises(RuntimeError, match="no difference"):
         learner.select(pool, 1)
+    other = tiny(pool, dropout=0.0, query="margin")  # another query does without, and the diagnosis says what it sees
+    assert other.diagnose(pool, pool.images[:5])["bald"] == pytest.approx(0, abs=1e-6)
 
 
 def test_a_subset_is_drawn_and_the_best_of_it_asked():
     pool = random_pool()
     learner = tiny(pool, query_settings={"subset": 9})
-    bald, _ = disagreement(learner.scan(pool), 20)
+    bald = posterior(learner.scan(pool), 20).bald
     whole, some = learner.scan(pool), learner.select(pool, 9)
     assert some.indices.tolist() != pool.unlabeled[bald.topk(9).indices].tolist()
     assert set(learner.select(pool, 4)) == set(some.indices[:4].tolist())
@@ -458,28 +462,31 @@ def test_images_too_small_for_a_published_network_are_refused():
 # Its character
 
 
+SCALED = {"steps": 90, "alone": 0.2, "width": 8, "latent": 16}
+
+
 @pytest.fixture(scope="module")
 def digits():
     pool, test = zoo.data("digits", initial=100, seed=0)
-    return pool, test, zoo.create("bgadl", device="cpu", steps=90, alone=0.2, width=8, latent=16).fit(pool)
+    return pool, test, zoo.create("bgadl", device="cpu", **SCALED).fit(pool)
 
 
 def test_character_a_companion_is_nearest_to_its_own_image(digits):
     pool, test, learner = digits
     numbers = learner.diagnose(pool, test.images)
-    assert numbers["retrieval"] > 0.5
-    assert numbers["recon"] < 0.7
+    assert numbers["retrieval"] > 0.6
+    assert numbers["recon"] < 0.6
     assert numbers["active_units"] > numbers["latent_units"] / 2
     assert learner.doubts(numbers) == []
 
 
-def test_character_the_released_encoder_loses_its_image(digits):
-    """One number of an image goes through: the companions are near anybody, and the doubt says so."""
+@pytest.mark.parametrize("fault", [{"encoder_form": "scalar"}, {"elbo": "released"}])
+def test_character_the_released_forms_lose_their_image(digits, fault):
+    """One number of an image goes through, or a KL that outweighs it: companions are near anybody, and it is said."""
     pool, test, _ = digits
-    squeezed = {"steps": 40, "alone": 0.0, "width": 8, "latent": 16, "encoder_form": "scalar"}
-    learner = zoo.create("bgadl", device="cpu", **squeezed).fit(pool)
+    learner = zoo.create("bgadl", device="cpu", **{**SCALED, "steps": 60, **fault}).fit(pool)
     numbers = learner.diagnose(pool, test.images)
-    assert numbers["retrieval"] < 0.2
+    assert numbers["retrieval"] < 0.3
     assert any("companions" in sentence for sentence in learner.doubts(numbers))
 
 

@@ -8,18 +8,23 @@ from labels, rebuilt and made images alike. Unlabeled images are looked at only 
 demo on MNIST (github.com/toantm/BGADL); what is not in it is recalled from the paper, and marked so.
 
 Losses and the order of the four steps are the demo's. Its bound averages the KL over batch and latent and the squared
-error over pixels (`elbo="released"`); ours and the paper's are sums over an image. Rows are drawn anew between the
-steps as there; what it draws for discriminator and classifier is made without gradient, which changes no update.
+error over pixels (`elbo="released"`); ours and the paper's are sums over an image. Latents are drawn anew between
+the steps, as there; what discriminator and classifier look at is made without gradient, which changes no update.
 Its encoder passes one ReLU value of an image on (`encoder_form="scalar"`), so that x' cannot be near x: ours can.
 It starts all networks anew in every round, as `fit` does, and before the first question it trains the classifier alone
 (`alone_first`). Ours is one rule for all rounds: the classifier is alone for a share of its steps (`alone`), then the
-others join in, and it trusts made images in the last steps only (`trust`): until then they are worse than none.
+others join in, and it learns from made images in the last steps only (`trust`), at a weight below that of real ones.
 
 Also in the demo, and nowhere here: BALD's passes run over a shuffled loader, so each row mixes different images, and
 the default classifier has no dropout at all; its passes move the running statistics; asked images stay in the pool; it
 reports the best accuracy of all rounds so far; rows come in a fixed order, and a last batch that is not full is
 dropped. Where a classifier has batch normalisation (the demo's has none), made images are normalised in batches of
 their own, and leave no trace in its running statistics: ours.
+
+Measured on digits (1x16x16, one CPU thread, seeds 10 to 14, which had no part in choosing a setting): 82.5, 93.4 and
+95.2 % at 40, 90 and 140 labels, against 82.7, 93.5 and 95.3 % for the same classifier alone, with dropout too. So
+company does no harm there, nor does it help. With 200 labels (seeds 0 to 2), 63 to 76 % of the companions are nearest
+to their own image, and 5.5 s make a fit, of which the classifier alone takes 2.
 """
 
 from collections.abc import Iterator
@@ -51,8 +56,8 @@ class Plan(supervised.Plan):
     gamma: float = 0.75  # weight of rebuilding in the generator's loss
     beta: float = 0.1  # weight of the KL term in the encoder's; 0.1: a pixel's deviation is 0.3, not 1
     elbo: Literal["image", "released"] = "image"  # how these two losses are scaled
-    lambda_prior: float = 1.0  # weight of images made from the prior, in the classifier's loss
-    lambda_recon: float = 1.0  # weight of rebuilt images
+    lambda_prior: float = 0.1  # weight of images made from the prior, in the classifier's loss
+    lambda_recon: float = 0.5  # weight of rebuilt images
     adadelta: bool = False  # all four on Adadelta, rates halved on the way; optimizer, schedule and both lr rest
     decay_per_label: float = 0.0  # this over the number of labels is added to weight_decay
 

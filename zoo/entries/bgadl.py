@@ -1,19 +1,19 @@
 """BGADL asks where the draws of a Bayesian classifier disagree, and makes companions of all it is told."""
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import replace
 from types import MappingProxyType
 
 import torch
-import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from trainers import bgadl as loop
-from trainers.losses import auc
 from trainers.pool import Pool, nobody, normal
 from zoo.entry import Entry, Parts, Preset
 from zoo.nets import acgan
 from zoo.nets.common import Shape
+from zoo.queries.bayesian import Posterior, posterior
 from zoo.query import Query
 from zoo.scan import Asked, Scan, evaluating, top
 
@@ -48,33 +48,23 @@ def ask(scan: Scan, n: int, *, draws: int = 20, subset: int = 0) -> Asked:
     subset: look at so many images only, drawn anew in every round (the released code: 2,000; never fewer than n); 0
     for all of them.
     """
-    bald, votes = disagreement(scan, draws)
-    u = len(bald)
+    if draws < 2:
+        raise ValueError(f"draws={draws}: two draws at least are needed to disagree")
+    masks = scan.draws(draws)
+    first = next(masks)
+    if all(torch.equal(first, other) for other in masks):  # the second differs, unless something is wrong
+        raise RuntimeError("dropout makes no difference to any image, so BALD is zero everywhere. Raise dropout")
+    seen = posterior(scan, draws)
+    u = len(seen.bald)
     some = torch.randperm(u, generator=scan.generator("subset"))[: max(n, subset) if subset else u].sort().values
-    some = some.to(bald.device)
-    asked = top(bald[some], n, BALD=bald[some], disagreement=votes[some])
+    some = some.to(scan.device)
+    asked = top(seen.bald[some], n, BALD=seen.bald[some], disagreement=against(seen)[some])
     return Asked(some[asked.positions], asked.scores, asked.detail)
 
 
-def disagreement(scan: Scan, draws: int) -> tuple[Tensor, Tensor]:
-    """BALD (u,) in nats, and the share of draws (u,) that are not of the most frequent opinion.
-
-    Raises ValueError below two draws, RuntimeError where no mask makes a difference for any image.
-    """
-    if draws < 2:
-        raise ValueError(f"draws={draws}: two draws at least are needed to disagree")
-    total, unsure, votes = (torch.zeros_like(scan.probs) for _ in range(3))
-    least, most = torch.ones_like(total), torch.zeros_like(total)
-    for log in scan.draws(draws):
-        p = log.exp()
-        total += p
-        unsure -= p * log
-        votes += F.one_hot(p.argmax(1), p.shape[1])
-        least, most = torch.minimum(least, p), torch.maximum(most, p)
-    if len(least) and torch.equal(least, most):
-        raise RuntimeError("dropout makes no difference to any image, so BALD is zero everywhere. Raise dropout")
-    mean = total / draws
-    return -(mean.xlogy(mean) + unsure / draws).sum(1), 1 - votes.amax(1) / draws
+def against(seen: Posterior) -> Tensor:
+    """The share of draws that are against the most frequent opinion: (u,)."""
+    return 1 - seen.votes.amax(1) / seen.draws
 
 
 def diagnose(scan: Scan, held_out: Tensor) -> dict[str, float]:
@@ -82,29 +72,32 @@ def diagnose(scan: Scan, held_out: Tensor) -> dict[str, float]:
 
     retrieval: how often a labeled image is the nearest one to its own companion, of up to 1,000 labeled images.
     recon: squared error of a held-out pixel over the variance of such pixels; 1 is a decoder of the mean image.
-    class_agreement: how often the classifier, which has been trained on made images, takes one made from the prior for
-    what it was made for; neighbour_agreement: how often the nearest labeled image is of that class, which is
-    independent of the classifier.
+    class_agreement: how often the classifier takes an image made from the prior for what it was made for; it has been
+    trained to, so here is another judge. neighbour_agreement: how often the nearest labeled image is of that class.
     active_units: latent units whose mean varies by more than 0.01 over held-out images, of `latent_units`.
-    real_told, made_told: how often the discriminator is right about held-out images, and about made ones; auc: how
-    often it takes the held-out one of the two for more real. 0.5 is a generator that fools it.
+    real_told, made_told: how often the discriminator is right about held-out images, and about made ones.
     bald: nats per unlabeled image; disagreement: the share of draws against the most frequent one. 20 draws.
     """
-    parts, known = scan.parts, scan.pool.labeled[:SOME]
+    parts, known = scan.parts, scan.pool.labeled
+    known = known[torch.randperm(len(known), generator=scan.generator("diagnose"))[:SOME]]
     encoder: nn.Module = parts["encoder"]
     fresh = Scan(Pool.hidden(held_out, scan.pool.classes, nobody), parts, precision=scan.precision)
     mu, logvar = scan.each(lambda x: torch.stack(encoder(x), 1), of=known).unbind(1)
     seen = fresh.each(lambda x: encoder(x)[0])
-    bald, votes = disagreement(scan, DRAWS)
+    opinions = posterior(scan, DRAWS)
+    out = normal(held_out.to(scan.device))
+    error = fresh.each(lambda x: rebuild(parts, x)) - out
+    real = torch.cat([out, out])[torch.randperm(2 * len(out))[:SOME]]
+    judge = deepcopy(parts["discriminator"]).train()  # a copy: it normalises each kind by itself, as in training
     with evaluating(parts), torch.no_grad():
         x, y = normal(scan.pool.take(known).to(scan.device)), scan.pool.labels[known].to(scan.device)
         companions = parts["generator"](loop.draw(mu, logvar), y)
         nearest = torch.cdist(companions.flatten(1), x.flatten(1)).argmin(1)
-        asked = torch.arange(max(SOME, scan.pool.classes), device=scan.device) % scan.pool.classes
-        made = parts["generator"](torch.randn(len(asked), mu.shape[1], device=scan.device), asked)
+        asked = y[torch.randint(len(y), (SOME,), device=scan.device)]
+        made = parts["generator"](torch.randn(SOME, mu.shape[1], device=scan.device), asked)
         neighbour = y[torch.cdist(made.flatten(1), x.flatten(1)).argmin(1)]
-        taken, passed = scan.task(made).argmax(1), parts["discriminator"](made)
-    out, error = normal(held_out).cpu(), fresh.each(lambda x: rebuild(parts, x)).cpu() - normal(held_out).cpu()
+        taken = scan.task(made).argmax(1)
+        as_real, as_made = judge(real) > 0, judge(made) <= 0
     return {
         "retrieval": (nearest == torch.arange(len(x), device=scan.device)).float().mean().item(),
         "recon": (error.square().mean() / (out - out.mean(0)).square().mean()).item(),
@@ -112,11 +105,10 @@ def diagnose(scan: Scan, held_out: Tensor) -> dict[str, float]:
         "neighbour_agreement": (neighbour == asked).float().mean().item(),
         "active_units": (seen.var(0) > 0.01).sum().item(),
         "latent_units": seen.shape[1],
-        "real_told": (fresh.each(parts["discriminator"]) > 0).float().mean().item(),
-        "made_told": (passed <= 0).float().mean().item(),
-        "auc": auc(fresh.each(parts["discriminator"]), passed).item(),
-        "bald": bald.mean().item(),
-        "disagreement": votes.mean().item(),
+        "real_told": as_real.float().mean().item(),
+        "made_told": as_made.float().mean().item(),
+        "bald": opinions.bald.mean().item(),
+        "disagreement": against(opinions).mean().item(),
     }
 
 
