@@ -71,3 +71,13 @@ def test_a_control_is_saved_with_its_twin(tmp_path, monkeypatch):
 def test_another_training_is_refused():
     with pytest.raises(ValueError, match="training='none'"):
         zoo.create("vaal", training="none")
+
+
+@pytest.mark.parametrize(("name", "nets"), [("bgadl", {"trunk": "lenet"}), ("waal", {"head_layers": 2})])
+def test_the_twin_has_the_trunk_and_head_of_the_entry(name, nets):
+    p = replace(pool(), images=torch.zeros(48, 1, 28, 28, dtype=torch.uint8))
+    control = zoo.create(name, training="plain", device="cpu", steps=2, batch=8, **nets)
+    own, twin = control.build(p.shape, p.classes), control.twin.build(p.shape, p.classes)
+    assert set(twin) == {"trunk", "head"}
+    for part in twin:
+        assert same(dict(own[part].state_dict()), dict(twin[part].state_dict()))

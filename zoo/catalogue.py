@@ -2,14 +2,14 @@
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import fields, replace
 from fnmatch import fnmatchcase
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import checkpoints
 from zoo.device import resolve_device, resolve_precision
@@ -19,6 +19,11 @@ from zoo.learner import FORMAT, Learner
 from zoo.naming import UnknownName, hint, pick, whole
 from zoo.queries import QUERIES
 from zoo.query import Query, options, takes_any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from zoo.nets.common import Shape
 
 
 @cache
@@ -236,14 +241,21 @@ def _plainly(learner: Learner) -> Learner:
     twin = replace(
         learner,
         name=f"the plain twin of {learner.name}",
-        entry=plain,
+        entry=replace(plain, build=partial(_task_alone, entry.build)),
         query=plain.query,
         query_settings={},
         loop=replace(plain.plans["ours"].loop, **own),
-        nets={name: learner.nets.get(name, value) for name, value in options(plain.build).items()},
         freeze=tuple(part for part in learner.freeze if part in ("trunk", "head")),
     )
     return replace(learner, twin=twin)
+
+
+def _task_alone(
+    build: Callable[..., dict[str, "nn.Module"]], shape: "Shape", classes: int, **nets: Any
+) -> dict[str, "nn.Module"]:
+    """The trunk and head that an entry builds, without its other parts."""
+    parts = build(shape, classes, **nets)
+    return {"trunk": parts["trunk"], "head": parts["head"]}
 
 
 def _pretrained(learner: Learner, pretrained: str, settings: Mapping[str, Any]) -> Learner:

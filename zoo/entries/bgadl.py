@@ -147,9 +147,8 @@ def rebuild(parts: Parts, x: Tensor) -> Tensor:
 
 
 # Read in the authors' demo (toantm/BGADL@5d82f50), for MNIST. It makes 50 epochs of whatever is labeled, 50 steps per
-# 100 labels: these are the steps of its last round. It asks with query_settings={"subset": 2000}. Of its two
-# classifiers this is the one with dropout; the other, which it trains by default, is trunk="lenet", dropout=0.0, and
-# has nothing to tell BALD.
+# 100 labels: these are the steps of its last round. Of its two classifiers this is the one with dropout; the other,
+# which it trains by default, is trunk="lenet", dropout=0.0, and has nothing to tell BALD.
 RELEASED = Preset(
     loop.Plan(
         steps=5_000,
@@ -168,6 +167,7 @@ RELEASED = Preset(
     ),
     {"trunk": "gal", "gan_width": 64, "latent": 100, "encoder_form": "scalar", "gan_init": "normal", "dropout": 0.5},
     augment="none",
+    asks={"subset": 2_000},
 )
 # The paper's networks and settings for 32 pixels are in no code: what is said to be recalled is recalled, the encoder
 # is ours, and the rest is the demo's.
@@ -186,6 +186,7 @@ PAPER = Preset(
         "gan_init": "normal",
         "dropout": 0.5,  # ours: where a ResNet has dropout is not said
     },
+    asks={"subset": 2_000},
 )
 
 bgadl = Entry(
