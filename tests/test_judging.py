@@ -1,9 +1,12 @@
 """Judging made images: by a person, by a classifier, by the nearest real image."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 import zoo
+from trainers.pool import normal
 from zoo.judging import nearest
 from zoo.selection import Selection
 from zoo.testing import Subject, pool
@@ -61,3 +64,45 @@ def test_real_images_need_no_judge():
         zoo.judge(made_of(p.images[:1]), by=p, confidence=2)
     with pytest.raises(ValueError, match="labels came back"):
         zoo.judge(made_of(p.images[:2]), by=lambda _: torch.tensor([1]))
+
+
+def test_with_unique_no_real_image_is_compared_with_two_made_ones():
+    p = pool()
+    unknown = int(p.unlabeled[2])
+    shown = p.images[[unknown, unknown, unknown]]
+    _, labels, ledger = zoo.judge(made_of(shown), by=p, unique=True)
+    gaps = (p.images.double() - p.images[unknown].double()).square().sum((1, 2, 3))
+    assert ledger.near.tolist() == gaps.argsort()[:3].tolist()
+    assert torch.equal(labels, p.oracle(ledger.near))
+    assert zoo.judge(made_of(shown), by=p)[2].near.tolist() == 3 * [unknown]
+    with pytest.raises(ValueError, match="judge fewer"):
+        zoo.judge(made_of(torch.cat([p.images, p.images[:1]])), by=p, unique=True)
+
+
+@pytest.mark.parametrize("unique", [False, True])
+def test_images_may_be_compared_by_the_features_of_a_learner(unique):
+    p = pool()
+    learner = Subject("plain").learner().fit(p)
+    made = pool(seed=4).images[:6]
+    _, _, ledger = zoo.judge(made_of(made), by=p, unique=unique, through=learner)
+    scan = learner.scan(p)
+    with torch.no_grad():
+        here = learner.parts["trunk"].eval()(normal(made))
+    gaps = torch.cdist(here, scan.each(scan.parts["trunk"], of=torch.arange(len(p))))
+    for one, near in zip(gaps, ledger.near, strict=True):
+        assert near == one.argmin()
+        gaps[:, near] = torch.inf if unique else gaps[:, near]
+
+
+def test_the_ledger_keeps_real_made_and_rejected_labels_apart():
+    p = pool()
+    known, unknown, silent = int(p.labeled[0]), int(p.unlabeled[0]), int(p.unlabeled[1])
+    answer = p.oracle
+    p = replace(p, oracle=lambda indices: torch.where(indices == silent, -1, answer(indices)))
+    images, _, ledger = zoo.judge(made_of(p.images[[known, unknown, silent]]), by=p)
+    assert len(images) == 2
+    assert ledger.counts == {"real": 2, "made": 2, "rejected": 1}
+    assert ledger.shown == ledger.counts["made"] + ledger.counts["rejected"]
+    _, _, ledger = zoo.judge(made_of(p.images[:4]), by=lambda shown: torch.full((len(shown),), -1))
+    assert ledger.counts == {"real": 0, "made": 0, "rejected": 4}
+    assert ledger.near.tolist() == []

@@ -67,6 +67,8 @@ def ask(
     is taken twice, the first made one has the first choice.
     So search_steps=0, tol=inf, diversity="none" asks for what is made at random, the paper's baseline "Simple GAN".
 
+    What a judge rejects leaves no trace in a pool: `pool.reveal([])` counts as a round, and other latents are drawn.
+
     residual: |f| of the made image. margin: of the two best logits for the image that is asked, with its 256 levels.
     distance: of the real image from the made one. Scores are ranks.
     """
@@ -114,7 +116,8 @@ def look(
     one_of("solver", solver, tuple(RATES))
     goal = GOALS[one_of("objective", objective, tuple(GOALS))]
     parts, size = scan.parts, cast(int, scan.parts["generator"].latent)
-    starts = torch.randn(m, size, generator=scan.generator("gaal")).to(scan.device)
+    chance = scan.generator(f"gaal after {len(scan.pool.made)} made images")
+    starts = torch.randn(m, size, generator=chance).to(scan.device)
 
     def f(z: Tensor) -> Tensor:
         x = parts["generator"](z)
@@ -134,8 +137,8 @@ def look(
 def shelled(z: Tensor) -> Tensor:
     """Latents (b z) brought to a length within a fifth of the square root of z, where N(0, 1) has nearly all."""
     length, usual = z.norm(dim=1, keepdim=True), sqrt(z.shape[1])
-    held: Tensor = z * (length.clamp(0.8 * usual, 1.2 * usual) / length)
-    return held
+    kept: Tensor = z * (length.clamp(0.8 * usual, 1.2 * usual) / length)
+    return kept
 
 
 def pick(found: Found, made: Tensor, n: int, tol: float, diversity: str) -> Tensor:
