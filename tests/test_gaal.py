@@ -85,6 +85,24 @@ def test_gans_of_any_size(form, shape):
     assert Discriminator(shape, 4, form)(made).shape == (3,)
 
 
+@pytest.mark.parametrize("form", GENERATORS)
+def test_only_convolutions_are_half(form):
+    g, d = Generator(SHAPE, 5, 4, form), Discriminator(SHAPE, 4, form)
+    kinds = {}
+
+    def note(layer, _, out):
+        kinds[type(layer).__name__] = out.dtype
+
+    for layer in (*g.modules(), *d.modules()):
+        if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            layer.register_forward_hook(note)
+    with torch.autocast("cpu", torch.bfloat16):
+        made = g(torch.randn(3, 5))
+        assert made.dtype == d(made).dtype == torch.float32
+    assert kinds.pop("Linear") == torch.float32
+    assert set(kinds.values()) <= {torch.bfloat16}
+
+
 def test_gans_that_make_no_sense_are_refused():
     with pytest.raises(ValueError, match="7x8"):
         Generator((1, 7, 8))

@@ -11,6 +11,11 @@ joins the labeled images twice.
 
 The paper's classifier is a linear SVM on pixels, for two classes: `learner="svm"` with the trunk "pixels". Ours is any
 network, trained by the plain loop. It never meets the GAN, so it is the plain one bit by bit.
+
+Measured on one CPU thread: digits with 40, 90 and 140 labels (9 seeds, shifts): 0.849, 0.954, 0.976, asking for real
+images; random 0.849, 0.946, 0.968; margin 0.849, 0.963, 0.981. Margin, which looks at the real images themselves, is
+better and cheaper. MNIST 5 against 7, the SVM, one seed: 0.961 with 50 labels, 0.976 with 350 asking for real images;
+asking for made ones (a classifier judges, and rejects 96 of 100) 0.940 with 300: the decay that the paper shows too.
 """
 
 from collections.abc import Mapping
@@ -32,7 +37,7 @@ from trainers.supervised import require
 class Plan(supervised.Plan):
     """Defaults: ours. The task network's settings are those of the plain loop."""
 
-    gan_steps: int = 800  # of the discriminator, and of the generator
+    gan_steps: int = 800  # of the discriminator, and of the generator; for small grey images
     gan_batch: int = 32  # real images, and as many made ones
     lr_gan: float = 3e-3  # Adam, both players; for the narrow networks
     smooth: float = 0.0  # the discriminator shall call real images real with 1 - smooth

@@ -252,8 +252,8 @@ def doubt(numbers: Mapping[str, float]) -> list[str]:
         against.append(
             f"made images are {numbers['variety']:.2f} times as varied as real ones; the generator collapsed"
         )
-    if max(numbers["range"], numbers["mean"]) > 0.1:
-        against.append("made images are brighter or darker than real ones, or have another range")
+    if max(numbers["range"], numbers["mean"]) > 0.1 or numbers["std"] > 0.2:
+        against.append("made images are brighter or darker than real ones, or of another contrast or range")
     if numbers["largest_share"] > 0.9:
         against.append(f"{numbers['largest_share']:.0%} of the searched images are taken for one class")
     if numbers["matched"] > 0.9:

@@ -67,26 +67,26 @@ def halvings(shape: Shape) -> int:
 
 def mlp_generator(shape: Shape, latent: int, width: int) -> nn.Sequential:
     """Two hidden layers of `width`, normalised."""
-    c, h, w = shape
-    body = nn.Sequential()
+    _, h, w = shape
+    layers: list[nn.Module] = []
     for i in (latent, width):
-        body.extend([nn.Linear(i, width, bias=False), nn.BatchNorm1d(width), nn.ReLU()])
-    return body.extend([nn.Linear(width, c * h * w), Rearrange("b (c h w) -> b c h w", h=h, w=w)])
+        layers += [nn.Linear(i, width, bias=False), nn.BatchNorm1d(width), nn.ReLU()]
+    return Full(*layers, nn.Linear(width, prod(shape)), Rearrange("b (c h w) -> b c h w", h=h, w=w))
 
 
 def mlp_critic(shape: Shape, width: int) -> nn.Sequential:
     """Two hidden layers, twice as wide and as wide."""
-    body, wide = nn.Sequential(nn.Flatten()), (prod(shape), 2 * width, width)
-    for i, o in pairwise(wide):
-        body.extend([nn.Linear(i, o), nn.LeakyReLU(0.2)])
-    return body.extend([Full(nn.Linear(width, 1)), nn.Flatten(0)])
+    layers: list[nn.Module] = []
+    for i, o in pairwise((prod(shape), 2 * width, width)):
+        layers += [nn.Linear(i, o), nn.LeakyReLU(0.2)]
+    return Full(nn.Flatten(), *layers, nn.Linear(width, 1), nn.Flatten(0))
 
 
 def dcgan_generator(shape: Shape, latent: int, width: int) -> nn.Sequential:
     """A linear layer (a transposed convolution of one pixel), then transposed 4x4 convolutions."""
     n = halvings(shape)
     wide = [width * 2**i for i in range(n, 0, -1)]
-    body = nn.Sequential(*begin(shape, latent, wide[0]), nn.BatchNorm2d(wide[0]), nn.ReLU())
+    body = nn.Sequential(Full(*begin(shape, latent, wide[0])), nn.BatchNorm2d(wide[0]), nn.ReLU())
     for i, o in pairwise(wide):
         body.extend([nn.ConvTranspose2d(i, o, 4, 2, 1, bias=False), nn.BatchNorm2d(o), nn.ReLU()])
     return small_start(body.append(nn.ConvTranspose2d(wide[-1], shape[0], 4, 2, 1, bias=False)))
@@ -114,7 +114,7 @@ def dense_generator(shape: Shape, latent: int, width: int) -> nn.Sequential:
     """A linear layer normalised value by value, a transposed 5x5 convolution that keeps the size, then doublings."""
     wide = [width * 2**i for i in range(halvings(shape), -1, -1)]
     linear, fold = begin(shape, latent, wide[0])
-    body = nn.Sequential(linear, nn.BatchNorm1d(linear.out_features), nn.LeakyReLU(0.3), fold)
+    body = nn.Sequential(Full(linear, nn.BatchNorm1d(linear.out_features), nn.LeakyReLU(0.3)), fold)
     for n, (i, o) in enumerate(pairwise(wide)):
         stride = 2 if n else 1
         body.append(nn.ConvTranspose2d(i, o, 5, stride, 2, output_padding=stride - 1, bias=False))
