@@ -9,7 +9,6 @@ given. Nothing is ever as large as n by n.
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -38,11 +37,6 @@ class Graph:
         return F.embedding_bag(
             self.columns, x, self.starts, mode="sum", per_sample_weights=self.values, include_last_offset=True
         )
-
-    @cached_property
-    def rows(self) -> Tensor:
-        """The row of every value: int64 (e,)."""
-        return torch.arange(len(self), device=self.starts.device).repeat_interleave(self.starts.diff())
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,17 +73,17 @@ def build(features: Tensor, k: int = 50, gamma: float = 3.0) -> Graph:
 
     Two images that are neighbours of each other both ways are tied twice as strongly. A row without ties is zero.
     """
-    similar, nearest = neighbours(F.normalize(features), k)
-    n, here = len(features), torch.arange(len(features), device=features.device)[:, None].expand_as(nearest)
+    similar, there = neighbours(F.normalize(features), k)
+    n, here = len(features), torch.arange(len(features), device=features.device)[:, None].expand_as(there)
     tie = similar.clamp(min=0).pow(gamma).flatten()
-    there_and_back = torch.cat([(here * n + nearest).flatten(), (nearest * n + here).flatten()])
-    pairs, which = there_and_back.unique(return_inverse=True)
+    both_ways = torch.cat([(here * n + there).flatten(), (there * n + here).flatten()])
+    pairs, which = both_ways.unique(return_inverse=True)
     w = tie.new_zeros(len(pairs)).index_add_(0, which, tie.repeat(2))
     rows, columns = pairs // n, pairs % n
     degree = w.new_zeros(n).index_add_(0, rows, w)
     scale = torch.where(degree > 0, degree.rsqrt(), 0)
     starts = torch.cat([rows.new_zeros(1), rows.bincount(minlength=n).cumsum(0)])
-    return Graph(starts, columns, scale[rows] * w * scale[columns])
+    return Graph(starts, columns, w * (scale[rows] * scale[columns]))
 
 
 def diffuse(graph: Graph, sources: Tensor, alpha: float = 0.99, iterations: int = ITERATIONS) -> Tensor:

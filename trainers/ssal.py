@@ -48,7 +48,7 @@ LOOK = 512  # images that are looked at together for their features
 class Plan(supervised.Plan):
     """Defaults: ours. `batch` is that of the second stage; `lr` and the optimizer serve both."""
 
-    sup_share: float = 0.4  # of `steps`, at the beginning, on the labels alone
+    sup_share: float = 0.2  # of `steps`, at the beginning, on the labels alone
     sup_batch: int = 32  # in that stage
     curve: Literal["schedule", "cosine", "fixmatch"] = "schedule"  # of lr in each stage; "schedule" is the field's
 
@@ -60,7 +60,7 @@ class Plan(supervised.Plan):
     omega: bool = True  # weigh a spread label by how sure it is
     zeta: bool = True  # weigh a class by how rare it is
     features: Literal["clean", "augmented"] = "clean"  # what the graph and the clusters are made of
-    neighbours: int = 50
+    neighbours: int = 10  # in the graph; the paper's 50 ask for more images of a class than a small pool has
     gamma: float = 3.0  # the power of a similarity
     alpha: float = 0.99  # how far labels spread
     iterations: int = 20  # of conjugate gradients
@@ -72,7 +72,8 @@ class Plan(supervised.Plan):
     pretext: Literal["deepcluster", "none"] = "deepcluster"
     pretext_steps: int = 300
     pretext_batch: int = 32
-    lr_pretext: float = 0.05
+    lr_pretext: float = 0.05  # of the trunk
+    lr_top: float = 2.0  # of the last layer, which has no momentum
     cluster_steps: int = 50  # between two clusterings
     clusters: int = 5  # per class
     kmeans_iterations: int = 20
@@ -85,7 +86,7 @@ class Plan(supervised.Plan):
         require(self, at_least={"sup_share": 0, "sup_batch": 2, "lp_steps": 1, "neighbours": 1, "alpha": 0})
         require(self, at_least={"iterations": 1, "mu": 1, "threshold": 0, "unlabeled_weight": 0, "clusters": 1})
         require(self, at_least={"pretext_steps": 0, "pretext_batch": 2, "cluster_steps": 1, "kmeans_iterations": 0})
-        require(self, above={"lr_pretext": 0, "gamma": 0, "lp_share": 0, "labeled_share": 0})
+        require(self, above={"lr_pretext": 0, "lr_top": 0, "gamma": 0, "lp_share": 0, "labeled_share": 0})
         require(self, choices={"semi": ("propagation", "fixmatch", "none"), "pretext": ("deepcluster", "none")})
         require(self, choices={"lp_mode": ("prob", "full", "uniform"), "features": ("clean", "augmented")})
         require(self, choices={"curve": ("schedule", *CURVES)})
@@ -113,7 +114,7 @@ def pretext(
     d = features(run, plan, trunk, everything[:1]).shape[1]
     clusters = Clusters(len(pool), d, min(plan.clusters * pool.classes, len(pool)))
     body, body_step = run.setup(trunk, moves, "pretext")
-    top, top_step = run.setup(clusters, SGD(clusters.parameters(), plan.lr_pretext), "clusters")
+    top, top_step = run.setup(clusters, SGD(clusters.parameters(), plan.lr_top), "clusters")
     order = run.order(everything, plan.pretext_batch)
     for step in run.steps(plan.pretext_steps, "pretext"):
         # From time to time the images are clustered by their features, and the last layer begins anew.
@@ -128,14 +129,15 @@ def pretext(
         # Trunk and last layer say which cluster an image is in; every cluster is shown as often.
         i = torch.multinomial(clusters.odds, plan.pretext_batch, replacement=True) if plan.uniform else next(order)
         y = clusters.assigned[i.to(run.device)]
-        for player in (body_step, top_step):
-            rate(player, plan.lr_pretext * pace(plan, step, plan.pretext_steps))
-            player.zero_grad()
+        rate(body_step, plan.lr_pretext * pace(plan, step, plan.pretext_steps))
+        rate(top_step, plan.lr_top * pace(plan, step, plan.pretext_steps))
         logits = top(body(run.look(i)))
         loss = F.cross_entropy(logits, y)
+        body_step.zero_grad()
+        top_step.zero_grad()
         run.backward(loss)
-        for player in (body_step, top_step):
-            player.step()
+        body_step.step()
+        top_step.step()
         run.log("pretext/loss", loss)
         run.log("pretext/accuracy", (logits.argmax(1) == y).float().mean())
     return {"trunk": trunk}
@@ -259,8 +261,8 @@ class Beliefs(nn.Module):
 
     def take(self, unlabeled: Tensor, spread: graph.Spread, plan: Plan) -> None:
         """Draw among the unlabeled images (u,), which come last in what has been spread."""
-        l = len(spread.labels) - len(unlabeled)
-        labels, omega = spread.labels[l:], spread.weights[l:]
+        known = len(spread.labels) - len(unlabeled)
+        labels, omega = spread.labels[known:], spread.weights[known:]
         if plan.lp_mode == "prob":
             chosen = graph.draw(omega, len(self.drawn))
         else:
@@ -269,7 +271,7 @@ class Beliefs(nn.Module):
         self.labels.copy_(labels[chosen])
         self.omega.copy_(omega[chosen] if plan.omega else torch.ones_like(self.omega))
         if plan.zeta:
-            self.zeta.copy_(graph.balance(torch.cat([spread.labels[:l], self.labels]), len(self.zeta)))
+            self.zeta.copy_(graph.balance(torch.cat([spread.labels[:known], self.labels]), len(self.zeta)))
 
 
 class Clusters(nn.Module):

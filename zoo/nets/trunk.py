@@ -7,7 +7,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from zoo.nets import foreign, resnet, small, vgg
+from zoo.nets import cnn13, foreign, resnet, small, vgg
 from zoo.nets.common import Shape, fp32, roomy, unknown
 
 __all__ = ["Head", "Shape", "Trunk", "freeze", "task", "trunk"]
@@ -18,6 +18,7 @@ def trunk(name: str, shape: Shape, width: int = 32) -> "Trunk":
 
     small          ours, best at 8 to 32 pixels; `width` scales it, and it alone
     resnet18       the CIFAR form, d = 512
+    cnn13          that of semi-supervised learning on CIFAR, d = 128, length one; 12 pixels or more
     vgg16_bn       the ImageNet layout with both hidden layers of its head, d = 4096; 32 pixels or more
     timm/NAME      any model of timm's, with random weights
     timm/NAME.TAG  the same with timm's weights of that tag, downloaded at first use
@@ -27,13 +28,16 @@ def trunk(name: str, shape: Shape, width: int = 32) -> "Trunk":
         return Trunk(small.small(shape[0], width), 4 * width, tuple(f"stage{i}" for i in range(1, 4)))
     if name == "resnet18":
         return Trunk(resnet.resnet18(shape[0]), 512, tuple(f"stage{i}" for i in range(1, 5)))
+    if name == "cnn13":
+        roomy(shape, 12, f"trunk {name!r}", "halved twice, a 3x3 convolution finds no room")
+        return Trunk(cnn13.cnn13(shape[0]), 128, tuple(f"stage{i}" for i in range(1, 4)))
     if name == "vgg16_bn":
         roomy(shape, 32, f"trunk {name!r}", "halved five times, no pixel is left")
         return Trunk(vgg.vgg16_bn(shape[0]), 4096, tuple(f"stage{i}" for i in range(1, 6)))
     if name.startswith("timm/"):
         return Trunk(*foreign.model(name.removeprefix("timm/"), shape))
-    choices = ("small", "resnet18", "vgg16_bn", "timm/NAME", "timm/NAME.TAG")
-    raise unknown("trunk", name, choices[:3], f"Choose from {', '.join(choices)}")
+    choices = ("small", "resnet18", "cnn13", "vgg16_bn", "timm/NAME", "timm/NAME.TAG")
+    raise unknown("trunk", name, choices[:4], f"Choose from {', '.join(choices)}")
 
 
 trunk_of = trunk  # in task, the argument hides the function

@@ -15,19 +15,19 @@ def ask_farthest(
     No class plays a part. `f` is what reached an image when it was asked for; since more sources reach farther, it
     rises from one to the next, up to what conjugate gradients leave undone after so many iterations.
     """
-    l, u = len(scan.known), len(scan.features)
+    known = len(scan.known)
     net = graph.build(torch.cat([scan.known, scan.features]), neighbours, gamma)
-    sources = scan.features.new_zeros(l + u, 1)
-    sources[:l] = 1
+    sources = net.values.new_zeros(len(net), 1)
+    sources[:known] = 1
     asked, arrived = [], []
     for _ in range(n):
-        f = graph.diffuse(net, sources, alpha, iterations)[l:, 0].masked_fill(sources[l:, 0] > 0, torch.inf)
-        least = f.argmin()
-        asked.append(least)
-        arrived.append(f[least])
-        sources[l + least] = 1
-    positions, f = torch.stack(asked), torch.stack(arrived)
-    return Asked(positions, -f.cummax(0).values, {"f": f})
+        f = graph.diffuse(net, sources, alpha, iterations)
+        farthest = torch.where(sources > 0, torch.inf, f).argmin()
+        asked.append(farthest - known)
+        arrived.append(f[farthest, 0])
+        sources[farthest] = 1
+    f = torch.stack(arrived)
+    return Asked(torch.stack(asked), -f.cummax(0).values, {"f": f})
 
 
 jlp = Query(
