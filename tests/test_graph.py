@@ -167,7 +167,9 @@ def blobs(*sizes):
     """Groups of directions at right angles to one another: no ties between them."""
     near = [F.one_hot(torch.tensor(i), len(sizes)).double().repeat(n, 1) for i, n in enumerate(sizes)]
     x = torch.cat(near)
-    return torch.cat([x, 0 * x], 1) + torch.cat([0 * x, 0.1 * x * torch.rand(len(x), 1, generator=chance()).double()], 1)
+    return torch.cat([x, 0 * x], 1) + torch.cat(
+        [0 * x, 0.1 * x * torch.rand(len(x), 1, generator=chance()).double()], 1
+    )
 
 
 def test_two_groups_with_a_label_each_and_one_without():
