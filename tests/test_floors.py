@@ -18,7 +18,20 @@ MAY = {
     "zoo/studies": {"zoo", "trainers", "checkpoints"},
     "zoo": {"zoo", "trainers", "checkpoints"},
 }
-SHARED = {"answers", "augment", "folder", "cache", "graph", "losses", "pool", "run", "seeds", "supervised"}
+SHARED = {
+    "answers",
+    "augment",
+    "folder",
+    "cache",
+    "graph",
+    "llal",
+    "losses",
+    "passes",
+    "pool",
+    "run",
+    "seeds",
+    "supervised",
+}
 FILES = [file for top in ("zoo", "trainers", "checkpoints") for file in sorted((ROOT / top).rglob("*.py"))]
 
 

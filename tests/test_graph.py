@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -210,7 +211,7 @@ def test_the_order_of_images_and_of_classes_does_not_matter():
 
 def test_each_class_starts_with_one_unit_however_many_labels_it_has(monkeypatch):
     given = []
-    monkeypatch.setattr(graph, "diffuse", lambda net, sources, *_: given.append(sources) or sources)
+    monkeypatch.setattr(graph, "diffuse", lambda *args: given.append(args[1]) or args[1])
     net = graph.build(cloud(10), 3)
     graph.propagate(net, torch.tensor([0, 1, 2, 5]), torch.tensor([0, 0, 0, 2]), 3)
     expected = torch.zeros(10, 3, dtype=torch.float64)
@@ -267,7 +268,7 @@ def test_clusters_are_found_and_a_step_more_never_hurts():
     best = min((graph.kmeans(x, 3, 20, chance(s)) for s in range(10)), key=spread_of)
     assert graph.nmi(best, truth).item() == pytest.approx(1, abs=1e-5)
     inertia = [spread_of(graph.kmeans(x, 3, i, chance(3))) for i in range(1, 8)]
-    assert all(b <= a + 1e-4 for a, b in zip(inertia, inertia[1:], strict=False))
+    assert all(b <= a + 1e-4 for a, b in pairwise(inertia))
 
 
 def test_clusters_are_lloyds():

@@ -407,3 +407,11 @@ def test_a_broken_answer_of_a_query_is_never_passed_on(answer):
     p = pool()
     with pytest.raises(RuntimeError, match="the query 'odd' is broken"):
         zoo.create(zoo.Query("odd", lambda *_: answer, paper="-"), **QUICK).fit(p).select(p, 3)
+
+
+def test_a_plan_tells_its_own_query_what_the_paper_says_and_no_other():
+    assert zoo.create("ta_vaal", plan="paper", device="cpu").query_settings == {"subset": 10_000}
+    assert zoo.create("ta_vaal", device="cpu").query_settings == {"subset": 0}
+    assert zoo.create("ta_vaal+margin", plan="paper", device="cpu").query_settings == {}
+    told = zoo.create("ta_vaal", plan="paper", device="cpu", query_settings={"subset": 7})
+    assert told.query_settings == {"subset": 7}

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from zoo.studies import measures, report
+from zoo.studies import measures, report, statistics
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
@@ -113,7 +113,7 @@ def words(reader: Reader) -> str:
 def test_a_finished_run_gives_table_plot_and_page_and_no_drafts(tmp_path):
     _, reader = page(run_directory(tmp_path))
     assert {path.name for path in tmp_path.iterdir()} == {
-        *("study.toml", "results.jsonl", "asked", "summary.csv", "curves.png", "report.html")
+        *("study.toml", "results.jsonl", "asked", "summary.csv", "table.md", "curves.png", "curves.svg", "report.html")
     }
     said = words(reader)
     assert "finished" in said
@@ -247,3 +247,43 @@ def test_the_terminal_table_ranks_in_percent(tmp_path):
     assert "3/3" in shown
     # 0.5 + 0.07 * 1.5 + 0.006, and 4.302653 * 0.006 / sqrt(3)
     assert "61.10 ± 1.49" in shown
+
+
+def test_doubts_are_said_after_the_last_round_of_each_seed(tmp_path):
+    run_directory(tmp_path, seeds=2, doubts=lambda seed: ["the critic guesses"] if seed else [])
+    records = measures.read(tmp_path / "results.jsonl")
+    said = measures.doubts(records, ["vaal", "random"])
+    assert said[0] == ("vaal", "the critic guesses (seed 1, round 3)")
+    assert [learner for learner, _ in said] == ["vaal", "random", "plain+margin"]
+    _, reader = page(tmp_path)
+    assert "vaal: the critic guesses (seed 1, round 3)" in words(reader)
+
+
+def test_the_page_says_verdicts_targets_and_overlap(tmp_path):
+    run_directory(tmp_path, seeds=5)
+    _, reader = page(tmp_path)
+    said = words(reader)
+    (row,) = [d for d in statistics.differences(measures.read(tmp_path / "results.jsonl")) if d.learner == "vaal"]
+    assert row.verdict == "better"
+    assert "Against random, seed by seed" in said
+    assert f"{100 * row.t[0]:+.2f}" in said
+    assert "better" in said
+    assert "Who beats whom" in said
+    assert "Who asks alike" in said
+    assert "The noise floor" in said
+
+
+def test_the_table_for_a_paper_has_a_row_for_each_learner(tmp_path):
+    run_directory(tmp_path, seeds=5)
+    page(tmp_path)
+    head, rule, *rows = (tmp_path / "table.md").read_text(encoding="utf-8").splitlines()
+    assert head.count("|") == rule.count("|") == 9
+    assert [row.split(" | ")[0].strip("| ") for row in rows] == ["vaal", "plain+margin", "random"]
+    assert "| better |" in rows[0]
+
+
+def test_the_curves_are_the_same_file_for_the_same_records(tmp_path):
+    page(run_directory(tmp_path))
+    before = [(tmp_path / f"curves.{kind}").read_bytes() for kind in ("png", "svg")]
+    page(tmp_path)
+    assert before == [(tmp_path / f"curves.{kind}").read_bytes() for kind in ("png", "svg")]

@@ -266,7 +266,7 @@ def test_with_no_weight_the_unlabeled_leave_the_loss_of_the_labels_scaled_by_the
     nothing = graph.Spread(torch.zeros(60).long(), torch.zeros(60), torch.zeros(60))
     monkeypatch.setattr(graph, "propagate", lambda *_: nothing)
     parts = cast()
-    run = Run(pool, journal=lambda name, value, step: lines.append((name, value)))
+    run = Run(pool, journal=lambda *line: lines.append(line[:2]))
     mirror = deepcopy(parts)
     ssal.train(run, pool, plan(batch=128, zeta=False), **parts)
     run = Run(pool)
@@ -295,7 +295,7 @@ def test_the_truth_of_the_unlabeled_plays_no_part(semi):
     assert all(torch.equal(here[key], there[key]) for key in here)
 
 
-def test_the_pretext_sees_no_label_and_is_the_start_of_every_round(monkeypatch):
+def test_the_pretext_sees_no_label_and_is_the_start_of_every_round():
     pools, starts, entry = [], [], entries()["ssal"]
 
     def watched_pretext(run, pool, plan, **parts):
@@ -419,7 +419,7 @@ def test_the_journal_has_each_stage_in_a_group_of_its_own():
     names = {}
     for semi in ("propagation", "fixmatch"):
         lines = []
-        learner(semi=semi).fit(random_pool(), journal=lambda name, value, step, lines=lines: lines.append(name))
+        learner(semi=semi).fit(random_pool(), journal=lambda *line, lines=lines: lines.append(line[0]))
         names[semi] = set(lines)
     begin = {"pretext/loss", "pretext/accuracy", "pretext/nmi", "task/loss", "task/accuracy"}
     spreading = {"spread/omega", "spread/raw", "spread/largest", "semi/agreement"}

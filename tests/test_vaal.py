@@ -90,9 +90,10 @@ def test_auc_counts_pairs():
 
 @pytest.mark.parametrize("form", ["image", "released"])
 @pytest.mark.parametrize("vae_steps", [1, 2])
-def test_one_step_of_each_player_is_the_transcription_of_the_equations(form, vae_steps):
+@pytest.mark.parametrize("apart", [True, False])
+def test_one_step_of_each_player_is_the_transcription_of_the_equations(form, vae_steps, apart):
     pool, parts = random_pool(), cast()
-    ours = plan(elbo=form, vae_steps=vae_steps, beta=0.7, adversary=1.3)
+    ours = plan(elbo=form, vae_steps=vae_steps, apart=apart, beta=0.7, adversary=1.3)
     mirror = deepcopy(parts)
     vaal.train(Run(pool, seed=3), pool, ours, **parts)
 
@@ -108,8 +109,8 @@ def test_one_step_of_each_player_is_the_transcription_of_the_equations(form, vae
         for _ in range(vae_steps):
             (x, _), (u, _) = next(labeled), next(unlabeled)
             loss = 0.0
-            for batch in (x, u):
-                recon, mu, logvar = vae(batch)
+            outs = [vae(x), vae(u)] if apart else zip(*(out.chunk(2) for out in vae(torch.cat([x, u]))), strict=True)
+            for batch, (recon, mu, logvar) in zip((x, u), outs, strict=True):
                 if form == "image":
                     loss += 0.5 * ((recon - batch) ** 2).sum() / 8
                     loss += 0.7 * (0.5 * (mu**2 + logvar.exp() - 1 - logvar)).sum() / 8
@@ -120,7 +121,8 @@ def test_one_step_of_each_player_is_the_transcription_of_the_equations(form, vae
             loss.backward()
             vae_step.step()
         with torch.no_grad():
-            mu_x, mu_u = vae.encoder(x)[0], vae.encoder(u)[0]
+            passes = (x, u) if apart else (torch.cat([x, u]),)
+            mu_x, mu_u = torch.cat([vae.encoder(images)[0] for images in passes]).chunk(2)
         critic_step.zero_grad()
         F.binary_cross_entropy(critic(mu_x).sigmoid(), one).backward()
         F.binary_cross_entropy(critic(mu_u).sigmoid(), zero).backward()

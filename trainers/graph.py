@@ -172,7 +172,8 @@ def whiten(x: Tensor, most: int = 256) -> Tensor:
     x = x - x.mean(0)
     variance, axes = torch.linalg.eigh(x.T @ x / len(x))
     kept = variance.flip(0)[:most].clamp(min=1e-6 * float(variance[-1].clamp(min=1e-12)))
-    return x @ axes.flip(1)[:, :most] * kept.rsqrt()
+    white: Tensor = x @ axes.flip(1)[:, :most] * kept.rsqrt()
+    return white
 
 
 def nmi(a: Tensor, b: Tensor) -> Tensor:
@@ -180,7 +181,7 @@ def nmi(a: Tensor, b: Tensor) -> Tensor:
     joint = (a * (int(b.max()) + 1) + b).bincount(minlength=1).float()
     p, q, r = (counts / counts.sum() for counts in (a.bincount().float(), b.bincount().float(), joint))
     here, there, both = (-s.xlogy(s).sum() for s in (p, q, r))
-    return torch.where(here + there > 0, 2 * (here + there - both) / (here + there), 1.0)
+    return torch.where(here + there > 0, 2 * (here + there - both) / (here + there), torch.ones_like(both))
 
 
 def ratio(a: Tensor, b: Tensor) -> Tensor:

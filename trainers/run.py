@@ -156,12 +156,16 @@ class Run:
         inside = set(module.modules())
         return "+".join(name for name, part in self.parts.items() if part in inside) or type(module).__name__
 
-    def stream(self, indices: Tensor, size: int, augment: str | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+    def stream(
+        self, indices: Tensor, size: int, augment: str | None = None, beside: Tensor | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Endless shuffled batches of the images at `indices`, always `size` of them.
 
         Gives float32 images in [-1, 1] (size c h w) and int64 labels (size,), -1 where unknown. Every image comes
         once before any comes again; a batch that reaches the end goes on with the next shuffle, nothing is dropped.
-        `augment`: one of AUGMENTS, by default the run's own.
+        `indices` of (n p) are images in company: p streams in step, one after the other in batches of p * size.
+        `augment`: one of AUGMENTS, by default the run's own. `beside`: values (n ...), one for each image of the
+        pool, that come in place of the labels.
         """
         if (augment := augment or self.augment) not in AUGMENTS:
             raise ValueError(f"augment={augment!r} must be one of {', '.join(AUGMENTS)}")
@@ -175,6 +179,7 @@ class Run:
         number = len(self._state.streams)
         saved = self._saved["streams"] if self._saved is not None else []
         self._state.streams.append(saved[number] if number < len(saved) else 0)
+<<<<<<< HEAD
         return self._numbers(number, indices, size)
 
     def look(self, indices: Tensor, augment: str | None = None) -> Tensor:
@@ -183,6 +188,18 @@ class Run:
 
     def _batches(
         self, number: int, order: Iterator[Tensor], augment: Callable[[Tensor, torch.Generator], Tensor]
+=======
+        beside = self.pool.labels if beside is None else beside
+        return self._batches(number, indices, size, AUGMENTS[augment], beside)
+
+    def _batches(
+        self,
+        number: int,
+        indices: Tensor,
+        size: int,
+        augment: Callable[[Tensor, torch.Generator], Tensor],
+        beside: Tensor,
+>>>>>>> main
     ) -> Iterator[tuple[Tensor, Tensor]]:
         for i in order:
             last = self._state.streams[number] - 1
@@ -201,7 +218,13 @@ class Run:
             self._state.streams[number] += 1
             first, last = batch * size, (batch + 1) * size
             i = torch.cat([shuffle(turn) for turn in range(first // len(indices), -(-last // len(indices)))])
+<<<<<<< HEAD
             yield i[first % len(indices) :][:size]
+=======
+            i = i[first % len(indices) :][:size].t().flatten()  # of companies, the first of each come first
+            x = augment(self._look_at(i), generator(self.seed, *use, "augment", batch))
+            yield normal(x), beside[i].to(self.device)
+>>>>>>> main
 
     def _look_at(self, indices: Tensor) -> Tensor:
         if self._resident is not None and not len(self.pool.made):

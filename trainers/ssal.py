@@ -24,6 +24,10 @@ reflection; ours are black.
 
 `steps` are all steps of the task network after the pretext, those on labels and those on labels that have spread. So a
 learner that is compared with this one takes as many. Spread labels never touch the pool: they lie in `Beliefs`.
+
+Measured with the plan's defaults on scikit-learn's digits at 1x16x16 (40 labels, shifts, all at 250 steps; 2 seeds of
+the networks times 4 sets of labels): labels alone 86.4 %, with the pretext 88.7 %, with spread labels too 93.3 %, in 5
+seconds on one CPU thread. From 90 labels on, the pretext alone gained nothing (3 seeds).
 """
 
 import math
@@ -172,13 +176,13 @@ def train(
 
     # Then it goes on with the unlabeled images too.
     if semi == "propagation":
-        learn_from_spread_labels(run, pool, plan, plan.steps - first, trunk, task, task_step)
+        learn_from_spread_labels(run, pool, plan, plan.steps - first, trunk=trunk, task=task, task_step=task_step)
     elif semi == "fixmatch":
-        learn_from_sure_guesses(run, pool, plan, plan.steps - first, task, task_step)
+        learn_from_sure_guesses(run, pool, plan, plan.steps - first, task=task, task_step=task_step)
 
 
 def learn_from_spread_labels(
-    run: Run, pool: Pool, plan: Plan, steps: int, trunk: nn.Module, task: nn.Module, task_step: Optimizer
+    run: Run, pool: Pool, plan: Plan, steps: int, *, trunk: nn.Module, task: nn.Module, task_step: Optimizer
 ) -> None:
     """Mixed batches of labeled images and of unlabeled ones that labels have spread to."""
     everything = torch.cat([pool.labeled, pool.unlabeled])
@@ -204,7 +208,7 @@ def learn_from_spread_labels(
         (x, y), (i, guess, omega) = next(labeled), beliefs(next(order))
         rate(task_step, plan.lr * pace(plan, step, steps))
         logits = task(torch.cat([x, run.look(i)]))
-        target, weight = torch.cat([y, guess]), torch.cat([torch.ones_like(omega[:1]).expand(told), omega])
+        target, weight = torch.cat([y, guess]), F.pad(omega, (told, 0), value=1)
         loss = (weight * beliefs.zeta[target] * F.cross_entropy(logits, target, reduction="none")).mean()
         task_step.zero_grad()
         run.backward(loss)
@@ -215,7 +219,7 @@ def learn_from_spread_labels(
 
 
 def learn_from_sure_guesses(
-    run: Run, pool: Pool, plan: Plan, steps: int, task: nn.Module, task_step: Optimizer
+    run: Run, pool: Pool, plan: Plan, steps: int, *, task: nn.Module, task_step: Optimizer
 ) -> None:
     """FixMatch: what it is sure of when it looks at an image weakly augmented, it is told when it sees it strongly."""
     b, u = plan.batch, plan.mu * plan.batch

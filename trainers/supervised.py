@@ -1,11 +1,12 @@
 """Plain training on the labeled images: the loop under every query-only strategy."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
 from trainers.pool import Pool
@@ -20,7 +21,7 @@ class Plan:
     batch: int = 32  # two at least: batch normalisation needs company
     optimizer: Literal["sgd", "adam"] = "sgd"  # sgd with momentum 0.9
     lr: float = 0.1
-    schedule: Literal["one-cycle", "quarters", "constant"] = "one-cycle"
+    schedule: Literal["one-cycle", "quarters", "late-drop", "last-third", "constant"] = "one-cycle"
     nesterov: bool = True
     weight_decay: float = 5e-4
 
@@ -36,7 +37,20 @@ def train(run: Run, pool: Pool, plan: Plan, *, trunk: nn.Module, head: nn.Module
     """
     task, task_step = run.setup(nn.Sequential(trunk, head), optimizer(plan, trunk, head), "task")
     labeled = run.stream(pool.labeled, plan.batch)
-    for step, (x, y) in zip(run.steps(plan.steps, "task"), labeled, strict=False):
+    learn(run, plan, run.steps(plan.steps, "task"), labeled, task=task, task_step=task_step)
+
+
+def learn(
+    run: Run,
+    plan: Plan,
+    steps: Iterator[int],
+    labeled: Iterator[tuple[Tensor, Tensor]],
+    *,
+    task: nn.Module,  # (b c h w) -> logits (b k)
+    task_step: Optimizer,
+) -> None:
+    """The steps of one stage; the schedule is that of all `plan.steps`, of which the stage may be a part."""
+    for step, (x, y) in zip(steps, labeled, strict=False):
         rate(task_step, plan.lr * SCHEDULES[plan.schedule](step, plan.steps))
         logits = task(x)
         loss = F.cross_entropy(logits, y)
@@ -79,11 +93,27 @@ def quarters(step: int, steps: int) -> float:
     return 0.1 ** (step // max(1, steps // 4))
 
 
+def late_drop(step: int, steps: int) -> float:
+    """Divided by ten once, after four fifths of the steps, as learning loss does: epoch 160 of 200."""
+    return 0.1 if 5 * step >= 4 * steps else 1.0
+
+
+def last_third(step: int, steps: int) -> float:
+    """1 for two thirds of the steps, then straight down to 0 after the last one, as the released ARAL does."""
+    return min(3 * (1 - step / max(1, steps)), 1.0)
+
+
 def constant(step: int, steps: int) -> float:  # noqa: ARG001
     return 1.0
 
 
-SCHEDULES = {"one-cycle": one_cycle, "quarters": quarters, "constant": constant}
+SCHEDULES = {
+    "one-cycle": one_cycle,
+    "quarters": quarters,
+    "late-drop": late_drop,
+    "last-third": last_third,
+    "constant": constant,
+}
 
 
 def require(

@@ -10,7 +10,12 @@ first step; the pool is scored in training mode, on randomly flipped images, so 
 one more query is made after the last round and thrown away.
 
 The task network never meets the game, so it is trained first, by the plain loop, and is the same network bit by bit.
-Labeled and unlabeled images pass in batches of their own (each with its own batch statistics), as in the released code.
+
+The released code passes labeled and unlabeled images apart, each normalised by their own batch. That hides from the
+critic what sets the two apart as wholes, while the pool is scored under statistics of both. On digits of which five
+classes were never labeled, the critic put images of these before others with an AUC of .69, .63 and .77 with passes
+apart, and .81, .89 and .88 together (default plan, 100 labels, seeds 0 to 2). Ours passes them together; `apart=True`
+is the released way.
 """
 
 from dataclasses import dataclass
@@ -22,6 +27,7 @@ from torch import Tensor, nn
 
 from trainers import losses, supervised
 from trainers.losses import auc, kl_per_image, says
+from trainers.passes import through
 from trainers.pool import Pool
 from trainers.run import Run, looking_on
 from trainers.supervised import adam, require
@@ -37,6 +43,7 @@ class Plan(supervised.Plan):
     adversary: float = 1.0  # weight of fooling the critic (the paper's lambda 2)
     vae_steps: int = 1  # autoencoder steps for each step of the critic, each on a fresh batch
     elbo: Literal["image", "released"] = "image"  # how the two terms of the bound are scaled
+    apart: bool = False  # labeled and unlabeled images pass the autoencoder apart, each with their own statistics
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -68,8 +75,7 @@ def train(
         # The autoencoder rebuilds both, and makes the critic take both for labeled (Eqs. 1-2).
         for _ in range(plan.vae_steps):
             (x, _), (u, _) = next(labeled), next(unlabeled)
-            recon_x, mu_x, logvar_x = vae(x)
-            recon_u, mu_u, logvar_u = vae(u)
+            (recon_x, mu_x, logvar_x), (recon_u, mu_u, logvar_u) = through(vae, [(x,), (u,)], apart=plan.apart)
             rebuild = elbo(x, recon_x, mu_x, logvar_x, plan.beta) + elbo(u, recon_u, mu_u, logvar_u, plan.beta)
             with looking_on(critic):
                 fool = 2 * says(critic(torch.cat([mu_x, mu_u])), labeled=True)  # the mean of both, twice: their sum
@@ -79,7 +85,7 @@ def train(
 
         # The critic tells them apart (Eq. 3), by what the encoder makes of them now.
         with torch.no_grad(), run.fabric.autocast():
-            (mu_x, _), (mu_u, _) = encoder(x), encoder(u)
+            (mu_x, _), (mu_u, _) = through(encoder, [(x,), (u,)], apart=plan.apart)
         logit_x, logit_u = critic(torch.cat([mu_x, mu_u])).chunk(2)
         tell = says(logit_x, labeled=True) + says(logit_u, labeled=False)
         critic_step.zero_grad()

@@ -85,7 +85,7 @@ def create(
         loop=loop,
         nets=nets,
         augment=augment,
-        query_settings=resolve_query(asking, query_settings or {}),
+        query_settings=resolve_query(asking, query_settings or {}, preset.asks if asking is entry.query else {}),
         seed=whole("seed", seed),
         device=device,
         precision=resolve_precision(precision, device),
@@ -136,14 +136,17 @@ def parts_named(freeze: str | tuple[str, ...]) -> tuple[str, ...]:
     return named
 
 
-def resolve_query(query: Query, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a query, its defaults where none are given. Raises TypeError for one that it has not."""
+def resolve_query(query: Query, settings: Mapping[str, Any], preset: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a query, those of the plan or its defaults where none are given.
+
+    Raises TypeError for one that it has not.
+    """
     if not isinstance(settings, Mapping):
         raise ValueError(f"query_settings={settings!r} must be a table of the query's settings by name")
     if (strange := settings.keys() - query.settings.keys()) and not takes_any(query.ask):
         wrong = min(strange)
         raise TypeError(f"the query {query.name!r} has no setting {wrong!r}.{hint(wrong, query.settings)}")
-    return {**query.settings, **settings}
+    return {**query.settings, **preset, **settings}
 
 
 def resolve(called: str, entry: Entry, preset: Preset, settings: Mapping[str, Any]) -> tuple[Any, dict[str, Any], str]:
@@ -222,19 +225,21 @@ def weights(pattern: str = "*") -> list[checkpoints.Weights]:
 
 def _plainly(learner: Learner) -> Learner:
     """The learner with a twin that is trained plainly, for as many steps and in the same way."""
+    from trainers.supervised import Plan
+
     plain, entry = entries()["plain"], learner.entry
     if entry.plainly or entry is plain:
         text = "%s trains its task network plainly already: training='plain' changes nothing"
         logging.getLogger("alzoo").warning(text, learner.name)
         return learner
-    own = {f.name: getattr(learner.loop, f.name) for f in fields(plain.plans["ours"].loop)}
+    own = {f.name: getattr(learner.loop, f.name) for f in fields(Plan)}
     twin = replace(
         learner,
         name=f"the plain twin of {learner.name}",
         entry=plain,
         query=plain.query,
         query_settings={},
-        loop=type(plain.plans["ours"].loop)(**own),
+        loop=replace(plain.plans["ours"].loop, **own),
         nets={name: learner.nets.get(name, value) for name, value in options(plain.build).items()},
         freeze=tuple(part for part in learner.freeze if part in ("trunk", "head")),
     )

@@ -111,7 +111,10 @@ def compare(
     with refusals(Diverged, OSError, ValueError):
         local.execute(study, out, workers=workers, console=Console(stderr=True))
     report.write(out)
-    Console().print(report.table(measures.read(out / "results.jsonl"), study.learners, study.rounds, study.seeds))
+    records = measures.read(out / "results.jsonl")
+    Console().print(report.table(records, study.learners, study.rounds, study.seeds))
+    for learner, sentence in measures.doubts(records, study.learners):
+        Console().print(f"{learner}: {sentence}", soft_wrap=True, highlight=False)
     Console().print(f"report: {out / 'report.html'}", soft_wrap=True)
 
 

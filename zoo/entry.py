@@ -15,11 +15,12 @@ Parts = nn.ModuleDict
 
 @dataclass(frozen=True)
 class Preset:
-    """One set of settings: the loop's Plan, the networks' options, and the augmentation."""
+    """One set of settings: the loop's Plan, the networks' options, the augmentation, and what the query is told."""
 
     loop: Any  # a frozen dataclass with at least `steps` and `batch`
     nets: Mapping[str, Any] = field(default_factory=dict)
     augment: str = "none"
+    asks: Mapping[str, Any] = field(default_factory=dict)  # settings of the entry's own query
 
 
 @dataclass(frozen=True)

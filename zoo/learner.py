@@ -29,6 +29,11 @@ from zoo.scan import Scan, dropouts, evaluating
 from zoo.selection import Selection
 
 FORMAT = 1  # of the card in a saved file
+REMEDIES = {  # for what a query needs
+    "dropout": "create it with dropout=0.5, for example",
+    "draws": "create it with dropout=0.5, for example",
+    "members": "create plain training with members=5, for example",
+}
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -320,16 +325,12 @@ class Learner:
             parts = nn.ModuleDict(self.entry.build(shape, classes, **self.nets))
         if lacking := [need for need in ("trunk", "head") if need not in parts]:
             raise ValueError(f"the entry {self.entry.name!r} builds no {lacking[0]}; it needs a trunk and a head")
-        if "dropout" in self.query.needs and not dropouts(parts["trunk"], parts["head"]):
-            raise ValueError(
-                f"the query {self.query.name!r} needs dropout, and the trunk and head of {self.entry.name} have none. "
-                f"Create it with dropout=0.5, for example"
-            )
-        if lacking := [need for need in self.query.needs if need not in (*parts, "dropout")]:
-            raise ValueError(
-                f"the query {self.query.name!r} needs {', '.join(lacking)}, which {self.entry.name} has not; "
-                f"it has {', '.join(parts)}"
-            )
+        drops = dropouts(parts["trunk"], parts["head"])
+        have = {*parts, *(("dropout",) if drops else ()), *(("draws",) if drops or "members" in parts else ())}
+        if lacking := [need for need in self.query.needs if need not in have]:
+            remedy = REMEDIES.get(lacking[0], f"it has {', '.join(parts)}")
+            what = f"{self.query.name!r} needs {', '.join(lacking)}, which {self.entry.name} has not"
+            raise ValueError(f"the query {what}; {remedy}")
         if strange := [name for name in self.freeze if name not in parts]:
             raise ValueError(f"there is no part {strange[0]!r} to freeze; {self.entry.name} has {', '.join(parts)}")
         fresh = list(parts) if self.start is None else adopt(parts, self.start)

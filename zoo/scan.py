@@ -1,9 +1,11 @@
 """What a fitted learner sees when it looks over the pool."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -79,11 +81,19 @@ class Scan:
         """The features of the labeled images: (l d)."""
         return self.each(self.parts["trunk"], of=self.pool.labeled)
 
+    @property
+    def members(self) -> list[Any]:
+        """The task networks, as trunk and head: one, and the further members of an ensemble."""
+        return [self.task, *self.parts["members"].children()] if "members" in self.parts else [self.task]
+
     @cached_property
     def logits(self) -> Tensor:
-        """(u k)"""
+        """(u k); of an ensemble, the logarithm of its members' mean probabilities."""
         with evaluating(self.parts), torch.no_grad():
             logits: Tensor = self.parts["head"](self.features)
+            if others := self.members[1:]:
+                each = torch.stack([logits, *(self.each(member) for member in others)])
+                return each.log_softmax(2).logsumexp(0) - math.log(len(each))
             return logits
 
     @cached_property
@@ -92,20 +102,21 @@ class Scan:
         return self.logits.softmax(1)
 
     def draws(self, t: int) -> Iterator[Tensor]:
-        """Log-probabilities (u k) under each of `t` dropout masks, one after the other; only dropout is switched on.
+        """Log-probabilities (u k) under `t` dropout masks of every member, one after the other; nothing else is random.
 
-        A mask is the same for all images (Kirsch et al. 2019 call it consistent), so that draws can be joined across
-        images, and neither the batch nor the order of the pool plays a role.
+        A member without dropout gives one draw. A mask is the same for all images (Kirsch et al. 2019 call it
+        consistent), so that draws can be joined across images, and neither the batch nor the pool's order plays a role.
         """
         if t < 1:
             raise ValueError(f"draws={t} must be at least 1")
-        trunk, head = self.parts["trunk"], self.parts["head"]
-        for draw in range(t):
-            with evaluating(self.parts), dropping(self.generator(f"draw {draw}"), trunk, head):
-                features = self.each(trunk) if dropouts(trunk) else self.features
-                with torch.no_grad():
-                    log: Tensor = head(features).log_softmax(1)
-            yield log
+        for m, (trunk, head) in enumerate(self.members):
+            features = None if dropouts(trunk) else self.features if m == 0 else self.each(trunk)
+            for draw in range(t if dropouts(trunk, head) else 1):
+                with evaluating(self.parts), dropping(self.generator(f"member {m} draw {draw}"), trunk, head):
+                    seen = self.each(trunk) if features is None else features
+                    with torch.no_grad():
+                        log: Tensor = head(seen).log_softmax(1)
+                yield log
 
     def generator(self, use: str) -> Generator:
         """Random numbers on the CPU for one use: the same at every call for one seed and round."""

@@ -44,8 +44,10 @@ class Subject:
         loop, nets, _ = resolve(called, entry, entry.plans["ours"], {})
         steps = {f.name: 3 for f in fields(loop) if f.name.endswith("steps") and getattr(loop, f.name) > 3}
         narrow = {name: 4 for name in nets if name.endswith("width")}
-        quick = {**query.nets, **steps, **narrow, "batch": 8}
-        return create(self.name, query=self.query, device="cpu", **{**quick, **settings})
+        taken = {name: value for name, value in query.nets.items() if name in nets}
+        quick = {**taken, **steps, **narrow, "batch": 8}
+        asks = {"draws": 4} if "draws" in query.settings else {}
+        return create(self.name, query=self.query, query_settings=asks, device="cpu", **{**quick, **settings})
 
     @property
     def randomised(self) -> bool:

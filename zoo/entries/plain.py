@@ -4,7 +4,7 @@ from types import MappingProxyType
 
 from torch import nn
 
-from trainers import supervised
+from trainers import ensemble
 from zoo.entry import Entry, Preset
 from zoo.nets.common import Shape
 from zoo.nets.trunk import task
@@ -12,17 +12,19 @@ from zoo.queries.uncertainty import random
 
 
 def build(
-    shape: Shape, classes: int, *, trunk: str = "small", width: int = 32, dropout: float = 0.0
+    shape: Shape, classes: int, *, trunk: str = "small", width: int = 32, dropout: float = 0.0, members: int = 1
 ) -> dict[str, nn.Module]:
-    return task(shape, classes, trunk, width, dropout)
+    nets = [task(shape, classes, trunk, width, dropout) for _ in range(members)]
+    more: dict[str, nn.Module] = {"members": nn.ModuleList(nn.Sequential(*net.values()) for net in nets[1:])}
+    return nets[0] | more if members > 1 else nets[0]
 
 
 plain = Entry(
     name="plain",
     paper="-",
     build=build,
-    plans=MappingProxyType({"ours": Preset(supervised.Plan())}),
-    train=supervised.train,
+    plans=MappingProxyType({"ours": Preset(ensemble.Plan())}),
+    train=ensemble.train,
     query=random,
     plainly=True,
     missing=MappingProxyType(

@@ -1,14 +1,12 @@
 """VAAL asks for the images that its critic is surest are unlabeled."""
 
-from collections.abc import Mapping
 from types import MappingProxyType
 
 import torch
 from torch import Generator, Tensor, nn
 
 from trainers import vaal as loop
-from trainers.losses import auc, kl_per_image
-from trainers.pool import normal
+from zoo import gaming
 from zoo.entry import Entry, Parts, Preset
 from zoo.nets.common import Shape
 from zoo.nets.critic import Critic
@@ -54,37 +52,12 @@ def critic_logit(parts: Parts, x: Tensor) -> Tensor:
 def diagnose(scan: Scan, held_out: Tensor) -> dict[str, float]:
     """Whether the game works.
 
-    critic_auc: labeled against unlabeled images of the pool, 0.5 is chance. active_units: latent units whose mean
-    varies by more than 0.01 over held-out images, of `latent_units`. kl: nats per held-out image. recon: squared
-    error of a held-out pixel over the variance of such pixels; 1 is a decoder that shows the mean image.
+    critic_auc: labeled against unlabeled images of the pool, 0.5 is chance. The others: see `gaming.latent`.
     """
-    from trainers.pool import Pool, nobody
-
-    looks = scan.each(lambda x: critic_logit(scan.parts, x), of=scan.pool.labeled)
-    unlabeled = scan.each(lambda x: critic_logit(scan.parts, x))
-    fresh = Scan(Pool.hidden(held_out, scan.pool.classes, nobody), scan.parts, precision=scan.precision)
-    encoder: nn.Module = scan.parts["vae"].get_submodule("encoder")
-    mu, logvar = fresh.each(lambda x: torch.stack(encoder(x), 1)).unbind(1)
-    x = normal(held_out).cpu()
-    error = (fresh.each(lambda x: rebuild(scan.parts, x)).cpu() - x).square().mean()
     return {
-        "critic_auc": auc(looks, unlabeled).item() if len(looks) and len(unlabeled) else 0.5,
-        "active_units": (mu.var(0) > 0.01).sum().item(),
-        "latent_units": mu.shape[1],
-        "kl": kl_per_image(mu, logvar).mean().item(),
-        "recon": (error / (x - x.mean(0)).square().mean()).item(),
+        "critic_auc": gaming.tells(scan, lambda x: critic_logit(scan.parts, x)),
+        **gaming.latent(scan, held_out, scan.parts["vae"].get_submodule("encoder"), lambda x: rebuild(scan.parts, x)),
     }
-
-
-def doubt(numbers: Mapping[str, float]) -> list[str]:
-    """What speaks against the game: a critic that guesses, a latent that is dead."""
-    against = []
-    if abs(numbers["critic_auc"] - 0.5) < 0.05:
-        against.append(f"the critic's AUC is {numbers['critic_auc']:.2f}; this query is no better than random")
-    if numbers["active_units"] < numbers["latent_units"] / 2:
-        dead = f"{numbers['active_units']:.0f} of {numbers['latent_units']:.0f}"
-        against.append(f"only {dead} latent units are active; the critic has little to see")
-    return against
 
 
 def sample(parts: Parts, n: int, labels: Tensor | None, chance: Generator) -> Tensor:
@@ -119,6 +92,7 @@ PAPER = Preset(
         adversary=1.0,  # read (code)
         vae_steps=1,  # recalled: one step of each
         elbo="image",  # read: the paper's bound
+        apart=True,  # read (code)
     ),
     {"trunk": "vgg16_bn", "vae_width": 128, "latent": 32, "critic_width": 512, "critic_layers": 4},  # 4: recalled
     augment="flip",  # read (code)
@@ -139,6 +113,7 @@ RELEASED = Preset(
         adversary=1.0,
         vae_steps=2,
         elbo="released",
+        apart=True,
     ),
     {"trunk": "vgg16_bn", "vae_width": 128, "latent": 32, "critic_width": 512, "critic_layers": 2},
     augment="flip",
@@ -152,7 +127,7 @@ vaal = Entry(
     train=loop.train,
     query=Query("vaal", ask, "arXiv:1904.00370, Eq. 4", cost="u encoder", needs=("vae", "critic")),
     diagnose=diagnose,
-    doubt=doubt,
+    doubt=gaming.doubt,
     plainly=True,
     sample=sample,
     rebuild=rebuild,

@@ -1,13 +1,19 @@
 """Task networks: a trunk that turns images into features, and a head that turns features into logits.
 
-"small" is ours, "resnet18" and "vgg16_bn" are the published ones for small images, and "timm/NAME" is any of timm's.
+"small" is ours, "timm/NAME" is any of timm's, and the others are the published ones for small images.
 """
 
+from collections.abc import Callable
 from functools import partial
+from math import prod
 
 from torch import Tensor, nn
 
+<<<<<<< HEAD
 from zoo.nets import cnn13, foreign, resnet, small, vgg
+=======
+from zoo.nets import foreign, resnet, small, vgg, waal
+>>>>>>> main
 from zoo.nets.common import Shape, fp32, roomy, unknown
 
 __all__ = ["Head", "Shape", "Trunk", "freeze", "task", "trunk"]
@@ -20,9 +26,13 @@ def trunk(name: str, shape: Shape, width: int = 32) -> "Trunk":
     resnet18       the CIFAR form, d = 512
     cnn13          that of semi-supervised learning on CIFAR, d = 128, length one; 12 pixels or more
     vgg16_bn       the ImageNet layout with both hidden layers of its head, d = 4096; 32 pixels or more
+    vgg16_conv     its convolutions alone, d = 512, as WAAL has them; 32 pixels or more
+    lenet          two convolutions for small grey images, as WAAL has them; 16 pixels or more
+    pixels         the pixels themselves, for a linear classifier: d = c h w
     timm/NAME      any model of timm's, with random weights
     timm/NAME.TAG  the same with timm's weights of that tag, downloaded at first use
     """
+<<<<<<< HEAD
     roomy(shape, 8, f"trunk {name!r}", "below 8 pixels no map is left to pool")
     if name == "small":
         return Trunk(small.small(shape[0], width), 4 * width, tuple(f"stage{i}" for i in range(1, 4)))
@@ -34,10 +44,46 @@ def trunk(name: str, shape: Shape, width: int = 32) -> "Trunk":
     if name == "vgg16_bn":
         roomy(shape, 32, f"trunk {name!r}", "halved five times, no pixel is left")
         return Trunk(vgg.vgg16_bn(shape[0]), 4096, tuple(f"stage{i}" for i in range(1, 6)))
+=======
+>>>>>>> main
     if name.startswith("timm/"):
+        roomy(shape, 8, f"trunk {name!r}", "below 8 pixels no map is left to pool")
         return Trunk(*foreign.model(name.removeprefix("timm/"), shape))
+<<<<<<< HEAD
     choices = ("small", "resnet18", "cnn13", "vgg16_bn", "timm/NAME", "timm/NAME.TAG")
     raise unknown("trunk", name, choices[:4], f"Choose from {', '.join(choices)}")
+=======
+    if name not in NAMED:
+        choices = (*NAMED, "timm/NAME", "timm/NAME.TAG")
+        raise unknown("trunk", name, NAMED, f"Choose from {', '.join(choices)}")
+    least, why, build = NAMED[name]
+    roomy(shape, least, f"trunk {name!r}", why)
+    return Trunk(*build(shape, width))
+
+
+def stages(n: int) -> tuple[str, ...]:
+    return tuple(f"stage{i}" for i in range(1, n + 1))
+
+
+HALVED = "halved five times, no pixel is left"
+Built = tuple[nn.Module, int, tuple[str, ...]]  # what Trunk takes
+NAMED: dict[str, tuple[int, str, Callable[[Shape, int], Built]]] = {  # least side, why, how
+    "small": (
+        8,
+        "below 8 pixels no map is left to pool",
+        lambda s, width: (small.small(s[0], width), 4 * width, stages(3)),
+    ),
+    "resnet18": (8, "below 8 pixels no map is left to pool", lambda s, _: (resnet.resnet18(s[0]), 512, stages(4))),
+    "vgg16_bn": (32, HALVED, lambda s, _: (vgg.vgg16_bn(s[0]), 4096, stages(5))),
+    "vgg16_conv": (32, HALVED, lambda s, _: (waal.vgg16_conv(s[0]), 512, stages(5))),
+    "lenet": (
+        16,
+        "behind two 5x5 convolutions and two poolings, no pixel is left",
+        lambda s, _: (*waal.lenet(s), stages(2)),
+    ),
+    "pixels": (1, "there is no pixel", lambda s, _: (nn.Flatten(), prod(s), ())),
+}
+>>>>>>> main
 
 
 trunk_of = trunk  # in task, the argument hides the function

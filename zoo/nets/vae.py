@@ -2,6 +2,8 @@
 
 Sinha, Ebrahimi & Darrell, "Variational Adversarial Active Learning", ICCV 2019. https://arxiv.org/abs/1904.00370
 width=128 is the released network: 22,835,139 parameters at 3x32x32 with 32 latents. The default is 1/4 as wide (ours).
+With given=1 it is the conditional one of TA-VAAL, whose decoder is also given the rank of the image: 22,851,523.
+Kim, Park, Kim & Chun, "Task-Aware Variational Adversarial Active Learning", CVPR 2021. https://arxiv.org/abs/2002.04709
 """
 
 from itertools import pairwise
@@ -21,21 +23,22 @@ class VAE(nn.Module):
     The latent is drawn anew in every call, in eval mode too; mu and logvar are what stays the same there.
     The encoder halves four times, or as often as leaves one pixel: log2 of the shorter side, rounded down.
     The decoder doubles once less, and ends in a 1x1 convolution.
+    given: how many numbers (b given) are told of each image, which the decoder sees beside its latent.
     """
 
-    def __init__(self, shape: Shape, latent: int = 32, width: int = 32) -> None:
+    def __init__(self, shape: Shape, latent: int = 32, width: int = 32, given: int = 0) -> None:
         super().__init__()
         roomy(shape, 8, "VAE", "halved three times, no pixel is left")
-        if min(latent, width) < 1:
-            raise ValueError(f"latent={latent} and width={width} must be at least 1.")
+        if min(latent, width) < 1 or given < 0:
+            raise ValueError(f"latent={latent} and width={width} must be at least 1, given={given} at least 0.")
         halvings = min(4, min(shape[1:]).bit_length() - 1)
         self.encoder = Encoder(shape, latent, width, halvings)
-        self.decoder = Decoder(shape, latent, width, halvings - 1)
+        self.decoder = Decoder(shape, latent + given, width, halvings - 1)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, x: Tensor, given: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         mu, logvar = self.encoder(x)
         z = mu + torch.randn_like(mu) * (0.5 * logvar).exp()
-        return self.decoder(z), mu, logvar
+        return self.decoder(z if given is None else torch.cat([z, given], 1)), mu, logvar
 
 
 class Encoder(nn.Module):

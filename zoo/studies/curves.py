@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from zoo.studies import measures
 from zoo.studies.measures import BASELINES, Point, Record
@@ -42,7 +42,8 @@ def lines_of(records: Sequence[Record], learners: Sequence[str] | None) -> list[
     return sorted(lines, key=lambda line: -line.points[-1].accuracy[0])
 
 
-def plot(lines: Sequence[Line], data: str) -> bytes:
+def plot(lines: Sequence[Line], data: str, kind: Literal["png", "svg"] = "png") -> bytes:
+    from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
@@ -76,7 +77,8 @@ def plot(lines: Sequence[Line], data: str) -> bytes:
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     out = io.BytesIO()
-    figure.savefig(out, format="png", metadata={"Software": None})
+    with rc_context({"svg.hashsalt": "alzoo"}):  # the same curves, the same file
+        figure.savefig(out, format=kind, metadata={"png": {"Software": None}, "svg": {"Date": None}}[kind])
     return out.getvalue()
 
 

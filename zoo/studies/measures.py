@@ -38,6 +38,7 @@ class Record:
     steps: int | None
     plan: object
     diagnosis: Mapping[str, float]
+    doubts: tuple[str, ...]  # what the diagnosis says against the learner's game
     versions: object
     machine: object
     commit: object
@@ -264,6 +265,7 @@ def _record(data: Any) -> Record:
         steps=None if data.get("steps") is None else int(data["steps"]),
         plan=data.get("plan"),
         diagnosis={str(k): float(v) for k, v in (data.get("diagnosis") or {}).items() if v is not None},
+        doubts=tuple(map(str, data.get("doubts") or ())),
         versions=data.get("versions"),
         machine=data.get("machine"),
         commit=data.get("commit"),
@@ -277,6 +279,20 @@ def _number(value: Any) -> float | None:
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return math.fsum(known) / len(known) if known else None
+
+
+def doubts(records: Sequence[Record], learners: Sequence[str] | None = None) -> list[tuple[str, str]]:
+    """What the learners' last diagnoses say against their games: (learner, sentence), each sentence with its seed."""
+    found = []
+    for learner in order(records, learners):
+        last: dict[int, Record] = {}
+        for record in records:
+            if record.learner == learner and record.round >= last.get(record.seed, record).round:
+                last[record.seed] = record
+        for record in last.values():
+            where = f"seed {record.seed}, round {record.round}"
+            found += [(learner, f"{sentence} ({where})") for sentence in record.doubts]
+    return found
 
 
 def asked_for(study: Mapping[str, Any]) -> dict[str, Any]:

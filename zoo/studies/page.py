@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from zoo.studies import measures
+from zoo.studies import measures, statistics
 from zoo.studies.curves import Line, short, span
 from zoo.studies.measures import BASELINES, Record, Row
-from zoo.studies.words import extent, figure, joined, memory, percent, seconds, signed
+from zoo.studies.words import bounds, extent, figure, joined, memory, percent, seconds, signed
 
 
 def page(
@@ -34,6 +34,8 @@ def page(
         "percent": percent,
         "points": lambda interval: percent(interval, sign=True),
         "seconds": seconds,
+        "signed": signed,
+        "bounds": bounds,
         "bytes": memory,
         "figure": figure,
         "number": lambda value: "" if value is None else f"{value:.6g}",
@@ -60,11 +62,18 @@ def page(
         rows=sorted(rows, key=lambda row: -row.aubc[0] if row.aubc else math.inf),
         styles={line.learner: line.style for line in lines},
         forest=_forest(rows),
+        compared=sorted(statistics.differences(records), key=lambda row: -row.t[0]),
+        margin=statistics.MARGIN,
+        targets={target.learner: target for target in statistics.targets(records)},
+        floor=statistics.floor(records),
+        penalties=statistics.penalties(records) if max((row.seeds for row in rows), default=0) > 1 else {},
+        overlaps=sorted(statistics.overlap(records).items(), key=lambda pair: -pair[1]),
         lines=lines,
         charts=[_chart(lines, 1000, 460), _chart(lines, 420, 380)] if lines else [],
         hover=_hover(lines),
         steps=_steps(lines),
         diagnoses=_diagnoses(records, study.get("learners")),
+        doubts=measures.doubts(records, study.get("learners")),
         classes=_classes(records, study.get("learners")),
         galleries=_galleries(directory, records, study.get("learners")),
         settings=(directory / "study.toml").read_text(encoding="utf-8"),

@@ -17,6 +17,7 @@ from zoo.studies.curves import lines_of, plot
 from zoo.studies.files import put
 from zoo.studies.measures import Interval, Record, Row
 from zoo.studies.page import page
+from zoo.studies.statistics import differences
 from zoo.studies.words import decimal, percent, seconds
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ COLUMNS = (
 
 
 def write(directory: Path) -> None:
-    """Rebuild summary.csv, curves.png and report.html from study.toml and results.jsonl, each as a whole."""
+    """Rebuild summary.csv, table.md, curves (PNG and SVG) and report.html from study.toml and results.jsonl."""
     directory = Path(directory)
     study = measures.settings(directory)
     results = directory / "results.jsonl"
@@ -38,6 +39,8 @@ def write(directory: Path) -> None:
     lines = lines_of(records, study.get("learners"))
     put(directory / "summary.csv", _csv(rows).encode())
     put(directory / "curves.png", plot(lines, str(study.get("data", "?"))))
+    put(directory / "curves.svg", plot(lines, str(study.get("data", "?")), "svg"))
+    put(directory / "table.md", _markdown(records, rows).encode())
     put(directory / "report.html", page(directory, study, records, rows, lines).encode())
 
 
@@ -91,6 +94,28 @@ def _csv(rows: Sequence[Row]) -> str:
             ]
         )
     return out.getvalue()
+
+
+def _markdown(records: Sequence[Record], rows: Sequence[Row]) -> str:
+    """The table for a paper: one row a learner, best AUBC first."""
+    verdicts = {row.learner: row.verdict for row in differences(records)}
+    lines = [
+        "| learner | seeds | AUBC, % | final, % | to random, points | verdict | fit, s | select, s |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in sorted(rows, key=lambda row: -row.aubc[0] if row.aubc else math.inf):
+        cells = [
+            row.learner.replace("|", "\\|"),
+            f"{row.seeds}/{row.planned}",
+            percent(row.aubc),
+            percent(row.final),
+            percent(row.gain, sign=True),
+            verdicts.get(row.learner, "–"),
+            seconds(row.fit_seconds),
+            seconds(row.select_seconds),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def _bounds(interval: Interval | None) -> list[str]:

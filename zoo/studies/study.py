@@ -197,6 +197,8 @@ def run_cell(study: Study, out: Path, name: str, seed: int, done: list[Line], em
             accuracy = (learner.predict(test.images).argmax(1) == test.targets).double().mean().item()
             write("al/accuracy", accuracy, len(pool.labeled))
             known = pool.labels[pool.rounds[-1]]
+            with hushed():  # its doubts go into the record
+                diagnosis = learner.diagnose(pool, test.images)
             emit(
                 "record",
                 {
@@ -209,7 +211,8 @@ def run_cell(study: Study, out: Path, name: str, seed: int, done: list[Line], em
                     "asked_classes": known[known >= 0].bincount(minlength=pool.classes).tolist(),
                     "steps": learner.loop.steps,
                     "ticks": learner.ticks,
-                    "diagnosis": learner.diagnose(pool, test.images),
+                    "diagnosis": diagnosis,
+                    "doubts": learner.doubts(diagnosis),
                     "fit_seconds": round(fit_seconds, 4),
                     "select_seconds": select_seconds,
                     "peak_bytes": most,

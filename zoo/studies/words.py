@@ -21,6 +21,12 @@ def signed(share: float) -> str:
     return f"{100 * share:+.2f}".replace("-", "−")
 
 
+def bounds(pair: tuple[float | None, float | None]) -> str:
+    """Both ends of an interval of differences, in points; nothing to say for one seed."""
+    low, high = pair
+    return "–" if low is None or high is None else f"{signed(low)} to {signed(high)}"
+
+
 def seconds(value: float | None) -> str:
     return "–" if value is None else f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f}"
 

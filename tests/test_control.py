@@ -1,0 +1,73 @@
+"""The controls of a fair comparison: an entry's questions with plain training (and its training with random ones)."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import zoo
+from zoo.catalogue import entries
+from zoo.testing import LAWS, Subject, alike, pool, same, weights
+
+
+def unfair(run, p, plan, *, trunk, head):
+    """Plain training that has seen nothing of the images before: a stand-in for a loop of another kind."""
+    with torch.no_grad():
+        head.linear.bias.add_(1)
+    entries()["plain"].train(run, p, plan, trunk=trunk, head=head)
+
+
+OWN = replace(entries()["plain"], name="unfair", train=unfair, plainly=False)
+
+
+def learner(**settings):
+    return Subject(OWN).learner(**settings)
+
+
+def test_its_own_networks_ask_and_a_plain_one_answers():
+    p = pool()
+    control, own, plain = learner(training="plain").fit(p), learner().fit(p), Subject("plain").learner().fit(p)
+    assert same(weights(control), weights(own))
+    assert alike(control.select(p, 5), own.select(p, 5))
+    assert torch.equal(control.predict(p.images), plain.predict(p.images))
+    assert not torch.equal(control.predict(p.images), own.predict(p.images))
+
+
+def test_the_twin_has_equal_settings():
+    twin = learner(training="plain", steps=7, lr=0.03, width=8, augment="shift", seed=4).twin
+    assert (twin.loop.steps, twin.loop.lr, twin.nets["width"], twin.augment, twin.seed) == (7, 0.03, 8, "shift", 4)
+    assert learner().twin is None
+
+
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
+def test_the_control_keeps_the_laws(law):
+    if law.__name__ == "killed_and_resumed_is_never_killed":  # its twin's steps come after its own
+        return
+
+    class Control(Subject):
+        def learner(self, **settings):
+            return super().learner(training="plain", **settings)
+
+    law(Control(OWN))
+
+
+def test_where_training_is_plain_already_it_is_said_so(caplog):
+    assert zoo.create("plain+vaal", device="cpu").twin is None
+    assert "plainly already" in caplog.text
+    assert zoo.create("vaal", training="plain", device="cpu").twin is None
+
+
+def test_a_control_is_saved_with_its_twin(tmp_path, monkeypatch):
+    monkeypatch.setitem(entries(), "unfair", OWN)
+    p = pool()
+    control = zoo.create("plain+unfair", device="cpu", width=4, steps=3, batch=8).fit(p)
+    assert control.twin is not None
+    again = zoo.load(control.save(tmp_path / "control.safetensors"), device="cpu")
+    assert torch.equal(control.predict(p.images), again.predict(p.images))
+    assert alike(control.select(p, 5), again.select(p, 5))
+    assert repr(control) == repr(again)
+
+
+def test_another_training_is_refused():
+    with pytest.raises(ValueError, match="training='none'"):
+        zoo.create("vaal", training="none")

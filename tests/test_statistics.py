@@ -1,0 +1,173 @@
+"""Statistics with known answers: curves with a planted effect, and with none."""
+
+import math
+
+import numpy as np
+import pytest
+
+from zoo.studies import statistics
+from zoo.studies.measures import Record
+
+
+def record(learner, seed, number, accuracy, labels=None, asked=()):
+    return Record(
+        learner=learner,
+        seed=seed,
+        round=number,
+        labels=40 * (number + 1) if labels is None else labels,
+        accuracy=accuracy,
+        asked=tuple(asked),
+        asked_classes=None,
+        fit_seconds=None,
+        select_seconds=None,
+        peak_bytes=None,
+        steps=None,
+        plan="ours",
+        diagnosis={},
+        doubts=(),
+        versions=None,
+        machine=None,
+        commit=None,
+    )
+
+
+def study(chance, effects, seeds=5, rounds=4, noise=0.02):
+    """Curves that rise from .5; a learner's effect is added in every round, its own noise to every seed."""
+    records = []
+    for seed in range(seeds):
+        shared = chance.normal(0, 0.05)  # a good or bad initial set, the same for all
+        for learner, effect in effects.items():
+            own = chance.normal(0, noise)
+            records += [record(learner, seed, r, 0.5 + 0.05 * r + shared + effect + own) for r in range(rounds + 1)]
+    return records
+
+
+def test_an_effect_that_is_not_there_is_found_in_one_of_twenty_studies():
+    chance = np.random.default_rng(0)
+    found = [statistics.differences(study(chance, {"random": 0, "a": 0}))[0] for _ in range(600)]
+    wrong = sum(d.verdict in ("better", "worse") for d in found) / 600
+    assert 0.03 < wrong < 0.075
+    assert sum(d.p < 0.05 for d in found) / 600 == pytest.approx(wrong, abs=0.01)
+
+
+def test_the_interval_holds_a_planted_effect_nineteen_times_in_twenty():
+    chance = np.random.default_rng(1)
+    found = [statistics.differences(study(chance, {"random": 0, "a": 0.03}))[0] for _ in range(600)]
+    assert 0.93 < sum(d.t[1] <= 0.03 <= d.t[2] for d in found) / 600 < 0.97
+    assert 0.75 < sum(d.bootstrap[1] <= 0.03 <= d.bootstrap[2] for d in found) / 600 < 0.95  # five seeds: too narrow
+    assert np.mean([d.t[0] for d in found]) == pytest.approx(0.03, abs=0.002)
+
+
+def test_shared_luck_cancels_since_seeds_are_paired():
+    d = statistics.differences(study(np.random.default_rng(2), {"random": 0, "a": 0.01}, noise=1e-4))[0]
+    assert d.verdict == "better"
+    assert d.p < 1e-5
+
+
+def test_equal_is_said_by_the_margin_alone():
+    assert statistics.verdict((0.0, -0.002, 0.002)) == "equal"
+    assert statistics.verdict((0.001, 0.0005, 0.002)) == "equal"  # surely above zero, and not worth a word
+    assert statistics.verdict((0.0, -0.01, 0.01)) == "undecided"
+    assert statistics.verdict((0.02, 0.01, 0.03)) == "better"
+    assert statistics.verdict((-0.02, -0.03, -0.01)) == "worse"
+    assert statistics.verdict((0.1, None, None)) == "undecided"
+
+
+def test_one_seed_has_no_bounds_and_no_p():
+    (d,) = statistics.differences(study(np.random.default_rng(0), {"random": 0, "a": 0.1}, seeds=1))
+    assert (d.t[1], d.bootstrap[1], d.p, d.adjusted, d.verdict) == (None, None, None, None, "undecided")
+
+
+def test_p_values_are_those_of_scipy():
+    from scipy.stats import ttest_1samp
+
+    gains = [0.01, 0.03, -0.01, 0.02, 0.04]
+    assert statistics.p_value(gains) == pytest.approx(ttest_1samp(gains, 0).pvalue)
+    assert statistics.p_value([0.1, 0.1]) == 0
+    assert statistics.p_value([0.0, 0.0]) == 1
+
+
+def test_holm_by_hand():
+    assert statistics.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert statistics.holm([0.9, None, 0.6]) == [1.0, None, 1.0]
+
+
+def test_among_many_null_learners_holm_keeps_the_family_right():
+    chance = np.random.default_rng(3)
+    effects = {"random": 0, **{f"null{i}": 0 for i in range(8)}}
+    wrong = 0
+    for _ in range(200):
+        wrong += any(d.adjusted < 0.05 for d in statistics.differences(study(chance, effects)))
+    assert wrong / 200 < 0.09
+
+
+def test_labels_to_a_target_by_hand():
+    records = [record("random", 0, r, a) for r, a in enumerate([0.5, 0.6, 0.7, 0.8])]
+    records += [record("fast", 0, r, a) for r, a in enumerate([0.5, 0.7, 0.9, 0.9])]
+    records += [record("slow", 0, r, a) for r, a in enumerate([0.5, 0.55, 0.6, 0.65])]
+    found = {t.learner: t for t in statistics.targets(records)}
+    assert found["random"].labels == 160
+    assert found["fast"].labels == pytest.approx(100)  # half way between 80 and 120
+    assert found["fast"].saving == pytest.approx(1 - 100 / 160)
+    assert (found["slow"].labels, found["slow"].saving, found["slow"].most) == (None, None, 160)
+    assert {t.learner: t.labels for t in statistics.targets(records, 0.5)} == dict.fromkeys(found, 40)
+
+
+def test_a_curve_that_dips_is_made_to_rise_before_it_is_read():
+    records = [record("random", 0, r, a) for r, a in enumerate([0.5, 0.7, 0.6, 0.8])]
+    (target,) = statistics.targets(records, 0.65)
+    assert target.labels == pytest.approx(80)  # .7 and .6 count as .65 each
+
+
+def test_the_penalty_matrix_by_hand():
+    records = []
+    for seed in range(5):
+        wobble = 1e-3 * seed
+        for r in range(5):
+            records.append(record("random", seed, r, 0.5 + 0.1 * r))
+            records.append(record("late", seed, r, 0.5 + 0.1 * r + (0.05 + wobble if r >= 2 else 0.0)))
+    matrix = statistics.penalties(records)  # rounds 0, 1, 2, 4
+    assert matrix["late"]["random"] == pytest.approx(2 / 4)
+    assert matrix["random"]["late"] == 0
+
+
+def test_checkpoints_end_where_random_has_arrived():
+    records = []
+    for seed in range(5):
+        for r in range(5):
+            records.append(record("random", seed, r, [0.5, 0.9, 0.9, 0.9, 0.9][r]))
+            records.append(record("late", seed, r, [0.5, 0.9, 0.95 + 1e-3 * seed, 0.99, 0.99][r]))
+    assert statistics.penalties(records)["late"]["random"] == 0  # rounds 0 and 1 alone
+
+
+def test_ranks_and_the_critical_difference():
+    chance = np.random.default_rng(0)
+    effects = {"random": 0, "good": 0.05, "bad": -0.05, "same": 0.0}
+    found = statistics.ranking([study(chance, effects, noise=0.003) for _ in range(3)])
+    assert found.blocks == 15
+    assert found.ranks["good"] == 1
+    assert found.ranks["bad"] == 4
+    assert found.critical == pytest.approx(2.569 * math.sqrt(4 * 5 / (6 * 15)), rel=1e-3)  # Demsar's table, k = 4
+    assert found.p < 1e-4
+    assert statistics.ranking([study(chance, {"random": 0, "a": 0})]) is None
+
+
+def test_wilcoxon_is_scipys():
+    from scipy import stats
+
+    gains = [0.01, 0.03, -0.01, 0.02, 0.04, 0.05]
+    assert statistics.wilcoxon(gains) == stats.wilcoxon(gains).pvalue
+    assert statistics.wilcoxon([0.0, 0.0]) is None
+
+
+def test_overlap_counts_shared_questions():
+    records = []
+    for learner, asked in (("a", [1, 2, 3]), ("b", [3, 4, 5]), ("random", [7])):
+        records += [record(learner, 0, 0, 0.5, asked=[99]), record(learner, 0, 1, 0.6, asked=asked)]
+    assert statistics.overlap(records) == {("a", "b"): 1 / 5, ("a", "random"): 0, ("b", "random"): 0}
+
+
+def test_areas_over_labels_and_over_their_logarithm():
+    run = [record("a", 0, r, a, labels) for r, (a, labels) in enumerate([(0.5, 10), (0.7, 20), (0.9, 80)])]
+    assert statistics.area(run) == pytest.approx((10 * 0.6 + 60 * 0.8) / 70)
+    assert statistics.area(run, log=True) == pytest.approx((1 * 0.6 + 2 * 0.8) / 3)
