@@ -455,9 +455,9 @@ def test_it_doubts_labels_that_collapse_that_nobody_believes_or_that_say_nothing
 
 
 def test_published_curves_start_at_one_and_end_where_they_do():
-    assert ssal.cosine(0, 200) == ssal.sixteenths(0, 200) == 1
-    assert ssal.cosine(100, 200) == pytest.approx(0.5 * (1 + math.cos(math.pi * 100 / 210)))
-    assert ssal.sixteenths(100, 100) == pytest.approx(math.cos(7 * math.pi / 16))
+    assert supervised.cosine(0, 200) == supervised.sixteenths(0, 200) == 1
+    assert supervised.cosine(100, 200) == pytest.approx(0.5 * (1 + math.cos(math.pi * 100 / 210)))
+    assert supervised.sixteenths(100, 100) == pytest.approx(math.cos(7 * math.pi / 16))
 
 
 def test_the_published_network_has_its_published_size():
@@ -524,7 +524,7 @@ def test_paper_and_released_plans_say_what_they_change():
         {"pretext": "simclr"},
         {"pretext_batch": 1},
         {"lr_top": 0.0},
-        {"curve": "step"},
+        {"schedule": "step"},
         {"iterations": 0},
     ],
 )

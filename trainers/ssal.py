@@ -30,7 +30,6 @@ the networks times 4 sets of labels): labels alone 86.4 %, with the pretext 88.7
 seconds on one CPU thread. From 90 labels on, the pretext alone gained nothing (3 seeds).
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -54,7 +53,6 @@ class Plan(supervised.Plan):
 
     sup_share: float = 0.2  # of `steps`, at the beginning, on the labels alone
     sup_batch: int = 32  # in that stage
-    curve: Literal["schedule", "cosine", "fixmatch"] = "schedule"  # of lr in each stage; "schedule" is the field's
 
     semi: Literal["propagation", "fixmatch", "none"] = "propagation"  # how the unlabeled take part
     labeled_share: float = 50 / 128  # of a batch of the second stage (propagation)
@@ -93,7 +91,6 @@ class Plan(supervised.Plan):
         require(self, above={"lr_pretext": 0, "lr_top": 0, "gamma": 0, "lp_share": 0, "labeled_share": 0})
         require(self, choices={"semi": ("propagation", "fixmatch", "none"), "pretext": ("deepcluster", "none")})
         require(self, choices={"lp_mode": ("prob", "full", "uniform"), "features": ("clean", "augmented")})
-        require(self, choices={"curve": ("schedule", *CURVES)})
         for name in ("sup_share", "lp_share", "threshold"):
             if getattr(self, name) > 1:
                 raise ValueError(f"{name}={getattr(self, name)!r} must be at most 1")
@@ -164,15 +161,8 @@ def train(
     # The task network learns from the labels alone.
     task, task_step = run.setup(nn.Sequential(trunk, head), optimizer(plan, trunk, head), "task")
     labeled = run.stream(pool.labeled, plan.sup_batch)
-    for step, (x, y) in zip(run.steps(first, "labels"), labeled, strict=False):
-        rate(task_step, plan.lr * pace(plan, step, first))
-        logits = task(x)
-        loss = F.cross_entropy(logits, y)
-        task_step.zero_grad()
-        run.backward(loss)
-        task_step.step()
-        run.log("task/loss", loss)
-        run.log("task/accuracy", (logits.argmax(1) == y).float().mean())
+    alone = replace(plan, steps=first)
+    supervised.learn(run, alone, run.steps(first, "labels"), labeled, task=task, task_step=task_step)
 
     # Then it goes on with the unlabeled images too.
     if semi == "propagation":
@@ -324,18 +314,5 @@ def cluster(plan: Plan, x: Tensor, k: int) -> Tensor:
 
 
 def pace(plan: Plan, step: int, steps: int) -> float:
-    """The share of lr at a step of a stage."""
-    return CURVES.get(plan.curve, supervised.SCHEDULES[plan.schedule])(step, steps)
-
-
-def cosine(step: int, steps: int) -> float:
-    """Half a cosine that would end after 210 epochs, stopped after 200 (released)."""
-    return 0.5 * (1 + math.cos(math.pi * step / steps * 200 / 210))
-
-
-def sixteenths(step: int, steps: int) -> float:
-    """Seven sixteenths of a cosine (FixMatch)."""
-    return math.cos(7 * math.pi * step / (16 * steps))
-
-
-CURVES = {"cosine": cosine, "fixmatch": sixteenths}
+    """The share of the learning rate at a step: every stage has the whole schedule."""
+    return supervised.SCHEDULES[plan.schedule](step, steps)

@@ -9,11 +9,7 @@ from math import prod
 
 from torch import Tensor, nn
 
-<<<<<<< HEAD
-from zoo.nets import cnn13, foreign, resnet, small, vgg
-=======
-from zoo.nets import foreign, resnet, small, vgg, waal
->>>>>>> main
+from zoo.nets import cnn13, foreign, resnet, small, vgg, waal
 from zoo.nets.common import Shape, fp32, roomy, unknown
 
 __all__ = ["Head", "Shape", "Trunk", "freeze", "task", "trunk"]
@@ -32,27 +28,9 @@ def trunk(name: str, shape: Shape, width: int = 32) -> "Trunk":
     timm/NAME      any model of timm's, with random weights
     timm/NAME.TAG  the same with timm's weights of that tag, downloaded at first use
     """
-<<<<<<< HEAD
-    roomy(shape, 8, f"trunk {name!r}", "below 8 pixels no map is left to pool")
-    if name == "small":
-        return Trunk(small.small(shape[0], width), 4 * width, tuple(f"stage{i}" for i in range(1, 4)))
-    if name == "resnet18":
-        return Trunk(resnet.resnet18(shape[0]), 512, tuple(f"stage{i}" for i in range(1, 5)))
-    if name == "cnn13":
-        roomy(shape, 12, f"trunk {name!r}", "halved twice, a 3x3 convolution finds no room")
-        return Trunk(cnn13.cnn13(shape[0]), 128, tuple(f"stage{i}" for i in range(1, 4)))
-    if name == "vgg16_bn":
-        roomy(shape, 32, f"trunk {name!r}", "halved five times, no pixel is left")
-        return Trunk(vgg.vgg16_bn(shape[0]), 4096, tuple(f"stage{i}" for i in range(1, 6)))
-=======
->>>>>>> main
     if name.startswith("timm/"):
         roomy(shape, 8, f"trunk {name!r}", "below 8 pixels no map is left to pool")
         return Trunk(*foreign.model(name.removeprefix("timm/"), shape))
-<<<<<<< HEAD
-    choices = ("small", "resnet18", "cnn13", "vgg16_bn", "timm/NAME", "timm/NAME.TAG")
-    raise unknown("trunk", name, choices[:4], f"Choose from {', '.join(choices)}")
-=======
     if name not in NAMED:
         choices = (*NAMED, "timm/NAME", "timm/NAME.TAG")
         raise unknown("trunk", name, NAMED, f"Choose from {', '.join(choices)}")
@@ -74,6 +52,11 @@ NAMED: dict[str, tuple[int, str, Callable[[Shape, int], Built]]] = {  # least si
         lambda s, width: (small.small(s[0], width), 4 * width, stages(3)),
     ),
     "resnet18": (8, "below 8 pixels no map is left to pool", lambda s, _: (resnet.resnet18(s[0]), 512, stages(4))),
+    "cnn13": (
+        12,
+        "halved twice, a 3x3 convolution finds no room",
+        lambda s, _: (cnn13.cnn13(s[0]), 128, stages(3)),
+    ),
     "vgg16_bn": (32, HALVED, lambda s, _: (vgg.vgg16_bn(s[0]), 4096, stages(5))),
     "vgg16_conv": (32, HALVED, lambda s, _: (waal.vgg16_conv(s[0]), 512, stages(5))),
     "lenet": (
@@ -83,7 +66,6 @@ NAMED: dict[str, tuple[int, str, Callable[[Shape, int], Built]]] = {  # least si
     ),
     "pixels": (1, "there is no pixel", lambda s, _: (nn.Flatten(), prod(s), ())),
 }
->>>>>>> main
 
 
 trunk_of = trunk  # in task, the argument hides the function
