@@ -167,24 +167,34 @@ class Run:
         `augment`: one of AUGMENTS, by default the run's own. `beside`: values (n ...), one for each image of the
         pool, that come in place of the labels.
         """
-        if not len(indices):
-            raise ValueError("a stream needs images, but there are none; skip the players that would see them")
         if (augment := augment or self.augment) not in AUGMENTS:
             raise ValueError(f"augment={augment!r} must be one of {', '.join(AUGMENTS)}")
         number = len(self._state.streams)
+        beside = self.pool.labels if beside is None else beside
+        return self._batches(number, self.order(indices, size), AUGMENTS[augment], beside)
+
+    def order(self, indices: Tensor, size: int) -> Iterator[Tensor]:
+        """The `indices` alone, int64, as a stream goes through them; `look` shows their images, in any view."""
+        if not len(indices):
+            raise ValueError("a stream needs images, but there are none; skip the players that would see them")
+        number = len(self._state.streams)
         saved = self._saved["streams"] if self._saved is not None else []
         self._state.streams.append(saved[number] if number < len(saved) else 0)
-        beside = self.pool.labels if beside is None else beside
-        return self._batches(number, indices, size, AUGMENTS[augment], beside)
+        return self._numbers(number, indices, size)
+
+    def look(self, indices: Tensor, augment: str | None = None) -> Tensor:
+        """The images at `indices` (b,): float32 in [-1, 1] (b c h w), augmented by the random numbers of this step."""
+        return normal(AUGMENTS[augment or self.augment](self._look_at(indices), torch.default_generator))
 
     def _batches(
-        self,
-        number: int,
-        indices: Tensor,
-        size: int,
-        augment: Callable[[Tensor, torch.Generator], Tensor],
-        beside: Tensor,
+        self, number: int, order: Iterator[Tensor], augment: Callable[[Tensor, torch.Generator], Tensor], beside: Tensor
     ) -> Iterator[tuple[Tensor, Tensor]]:
+        for i in order:
+            last = self._state.streams[number] - 1
+            chance = generator(self.seed, "stream", len(self.pool.rounds), number, "augment", last)
+            yield normal(augment(self._look_at(i), chance)), beside[i].to(self.device)
+
+    def _numbers(self, number: int, indices: Tensor, size: int) -> Iterator[Tensor]:
         use = ("stream", len(self.pool.rounds), number)
 
         @lru_cache(2)
@@ -196,13 +206,12 @@ class Run:
             self._state.streams[number] += 1
             first, last = batch * size, (batch + 1) * size
             i = torch.cat([shuffle(turn) for turn in range(first // len(indices), -(-last // len(indices)))])
-            i = i[first % len(indices) :][:size].t().flatten()  # of companies, the first of each come first
-            x = augment(self._look_at(i), generator(self.seed, *use, "augment", batch))
-            yield normal(x), beside[i].to(self.device)
+            yield i[first % len(indices) :][:size].t().flatten()  # of companies, the first of each come first
 
     def _look_at(self, indices: Tensor) -> Tensor:
         if self._resident is not None and not len(self.pool.made):
             return self._resident[indices.to(self.device)]
+        indices = indices.to(self.pool.images.device)
         return self.pool.take(indices).to(self.device, non_blocking=self.device.type == "cuda")
 
     def steps(self, n: int, stage: str = "train", first: int = 0) -> Iterator[int]:

@@ -21,7 +21,9 @@ class Plan:
     batch: int = 32  # two at least: batch normalisation needs company
     optimizer: Literal["sgd", "adam"] = "sgd"  # sgd with momentum 0.9
     lr: float = 0.1
-    schedule: Literal["one-cycle", "quarters", "late-drop", "last-third", "constant"] = "one-cycle"
+    schedule: Literal["one-cycle", "quarters", "late-drop", "last-third", "cosine", "sixteenths", "constant"] = (
+        "one-cycle"
+    )
     nesterov: bool = True
     weight_decay: float = 5e-4
 
@@ -103,6 +105,16 @@ def last_third(step: int, steps: int) -> float:
     return min(3 * (1 - step / max(1, steps)), 1.0)
 
 
+def cosine(step: int, steps: int) -> float:
+    """Half a cosine that would reach 0 after 210 epochs, and stops after 200, as the released SSAL does."""
+    return 0.5 * (1 + math.cos(math.pi * step / max(1, steps) * 200 / 210))
+
+
+def sixteenths(step: int, steps: int) -> float:
+    """Seven sixteenths of a cosine's turn, as FixMatch does."""
+    return math.cos(7 * math.pi * step / (16 * max(1, steps)))
+
+
 def constant(step: int, steps: int) -> float:  # noqa: ARG001
     return 1.0
 
@@ -112,6 +124,8 @@ SCHEDULES = {
     "quarters": quarters,
     "late-drop": late_drop,
     "last-third": last_third,
+    "cosine": cosine,
+    "sixteenths": sixteenths,
     "constant": constant,
 }
 

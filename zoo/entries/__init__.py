@@ -7,8 +7,9 @@ from zoo.entries.dpe import dpe
 from zoo.entries.gaal import gaal
 from zoo.entries.llal import llal
 from zoo.entries.plain import plain
+from zoo.entries.ssal import ssal
 from zoo.entries.ta_vaal import ta_vaal
 from zoo.entries.vaal import vaal
 from zoo.entries.waal import waal
 
-ENTRIES = {entry.name: entry for entry in (aral, bgadl, ceal, dpe, gaal, llal, plain, ta_vaal, vaal, waal)}
+ENTRIES = {entry.name: entry for entry in (aral, bgadl, ceal, dpe, gaal, llal, plain, ssal, ta_vaal, vaal, waal)}

@@ -9,7 +9,7 @@ from math import prod
 
 from torch import Tensor, nn
 
-from zoo.nets import foreign, resnet, small, vgg, waal
+from zoo.nets import cnn13, foreign, resnet, small, vgg, waal
 from zoo.nets.common import Shape, fp32, roomy, unknown
 
 __all__ = ["Head", "Shape", "Trunk", "freeze", "task", "trunk"]
@@ -20,6 +20,7 @@ def trunk(name: str, shape: Shape, width: int = 32) -> "Trunk":
 
     small          ours, best at 8 to 32 pixels; `width` scales it, and it alone
     resnet18       the CIFAR form, d = 512
+    cnn13          that of semi-supervised learning on CIFAR, d = 128, length one; 12 pixels or more
     vgg16_bn       the ImageNet layout with both hidden layers of its head, d = 4096; 32 pixels or more
     vgg16_conv     its convolutions alone, d = 512, as WAAL has them; 32 pixels or more
     lenet          two convolutions for small grey images, as WAAL has them; 16 pixels or more
@@ -51,6 +52,11 @@ NAMED: dict[str, tuple[int, str, Callable[[Shape, int], Built]]] = {  # least si
         lambda s, width: (small.small(s[0], width), 4 * width, stages(3)),
     ),
     "resnet18": (8, "below 8 pixels no map is left to pool", lambda s, _: (resnet.resnet18(s[0]), 512, stages(4))),
+    "cnn13": (
+        12,
+        "halved twice, a 3x3 convolution finds no room",
+        lambda s, _: (cnn13.cnn13(s[0]), 128, stages(3)),
+    ),
     "vgg16_bn": (32, HALVED, lambda s, _: (vgg.vgg16_bn(s[0]), 4096, stages(5))),
     "vgg16_conv": (32, HALVED, lambda s, _: (waal.vgg16_conv(s[0]), 512, stages(5))),
     "lenet": (
