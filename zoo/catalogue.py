@@ -106,18 +106,18 @@ def known(name: str) -> Entry | Query | None:
 
 def find(name: str | Entry | Query, query: str | Query | None = None) -> tuple[str, Entry, Query]:
     """What a name stands for: what to call it, its entry, and its query."""
-    if any(isinstance(given, str) and given.endswith(SHUFFLED) for given in (name, query)):
-        bare = [given.removesuffix(SHUFFLED) if isinstance(given, str) else given for given in (name, query)]
-        called, entry, asking = find(bare[0] or "", bare[1])
-        return f"{called}{SHUFFLED}", entry, shuffled(asking)
+    if isinstance(name, str) and name.endswith(SHUFFLED):
+        return _shuffled(*find(name.removesuffix(SHUFFLED), query))
+    if isinstance(query, str) and query.endswith(SHUFFLED):
+        return _shuffled(*find(name, query.removesuffix(SHUFFLED)))
     if isinstance(name, str) and "+" in name:
         if query is not None:
             raise ValueError(f"{name!r} names a query already; leave out query={query!r}")
         name, query = name.split("+", 1)
     table: dict[str, Entry | Query] = {**queries(), **entries()}
     if name == "plain" and isinstance(query, str) and query.partition("+")[0] in entries():
-        called, entry, asking = find(query)
-        return f"plain+{called}", entry, asking
+        called, itself, asks = find(query)
+        return f"plain+{called}", itself, asks
     what = pick(table, name, "learner") if isinstance(name, str) else name
     asking = pick(queries(), query, "query") if isinstance(query, str) else query
     if not isinstance(what, Entry | Query) or not isinstance(asking, Query | None):
@@ -235,6 +235,10 @@ def load(
 def weights(pattern: str = "*") -> list[checkpoints.Weights]:
     """The sets of weights there are, by shell pattern of their `entry.tag` names: "vaal.*"."""
     return [weights for weights in checkpoints.table() if fnmatchcase(weights.name, pattern)]
+
+
+def _shuffled(called: str, entry: Entry, query: Query) -> tuple[str, Entry, Query]:
+    return f"{called}{SHUFFLED}", entry, shuffled(query)
 
 
 def _plainly(learner: Learner) -> Learner:

@@ -128,7 +128,9 @@ class Learner:
             parts = self.build(pool.shape, pool.classes, len(pool.rounds))
             placed(parts, device)
             where = fabric(self.device, self.precision)
-            run = Run(pool, fabric=where, seed=self.seed, augment=self.augment, parts=dict(parts.items()), counting=True)
+            run = Run(
+                pool, fabric=where, seed=self.seed, augment=self.augment, parts=dict(parts.items()), counting=True
+            )
             self.entry.train(run, pool, self.loop, **parts)
         return run.ticks
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import platform
 import re
@@ -11,9 +12,10 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
+from fractions import Fraction
 from functools import cache
 from hashlib import blake2b
 from importlib.metadata import version
@@ -23,16 +25,24 @@ from typing import Any
 import tomli_w
 import torch
 
+import checkpoints
 from trainers.pool import Pool
+from trainers.run import Journal
+from trainers.seeds import Seeds
 from zoo import datasets
 from zoo.catalogue import create
 from zoo.device import fabric
 from zoo.journal import seldom, tensorboard
 from zoo.learner import Learner
+from zoo.naming import pick
+from zoo.studies.controls import controls, equal_steps, shuffles, trained_alone
 from zoo.studies.files import put
+from zoo.studies.oracles import noisy, wrong
 
 Line = dict[str, Any]  # of results.jsonl
 Emit = Callable[[str, Line], None]  # ("record", its fields) or ("step", where a fit stands)
+OWN = tuple(f.name for f in fields(Seeds))  # what a learner draws: networks, batches, queries
+USES = ("initial", "oracle", *OWN)  # what a seed is for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +50,14 @@ class Study:
     """Everything needed to run it again. None means: decided by the data when it is first run.
 
     data: a name of `zoo.data`. learners: names of `zoo.create`, "vaal+margin" for an entry with a query.
-    initial: labels at the start. budget: labels asked in a round. rounds: how often. seeds: how many runs of each.
+    initial: labels at the start. budget: labels asked in a round. grow: each round asks for that many times the last.
+    rounds: how often. seeds: how many runs of each. fixed: what all runs draw alike, of USES; it keeps the seed 0.
+    balanced, root, size, test_share, split, imbalance, leave_out: those of `zoo.data`, which draws them by "initial".
+    noise: the share of wrong answers, in the initial set too; groups: names of classes that are taken for one
+    another, by default each for every other. label_cost: of one answer, in cost_unit.
+    warm: each round starts from the networks of the last one, not from fresh ones. epochs: how often each labeled
+    image is seen; the steps of a round follow from it and the labels there are.
+    controls: learners are joined by those of `zoo.studies.controls`. shuffle: and by themselves with shuffled scores.
     threads: of each process; part of the study, since the order of sums is. settings: of single learners, by name.
     """
 
@@ -48,13 +65,26 @@ class Study:
     learners: tuple[str, ...]
     initial: int | None = None
     budget: int | None = None
+    grow: float = 1.0
     rounds: int = 5
     seeds: int = 1
+    fixed: tuple[str, ...] = ()
     balanced: bool = False
+    leave_out: int | tuple[str, ...] = 0
+    imbalance: str | None = None
+    noise: float = 0.0
+    groups: tuple[tuple[str, ...], ...] = ()
+    label_cost: float = 0.0
+    cost_unit: str = "seconds"
+    warm: bool = False
+    epochs: float | None = None
+    controls: bool = False
+    shuffle: bool = False
     plan: str = "ours"
     root: str | None = None
     size: int | None = None
     test_share: float | None = None
+    split: int = 0
     device: str = "auto"
     precision: str = "32-true"
     threads: int | None = None
@@ -66,6 +96,20 @@ class Study:
                 raise ValueError(f"{name}={getattr(self, name)} is too few; give {1 if name == 'seeds' else 0} or more")
         if self.budget is not None and self.budget < 1:
             raise ValueError(f"budget={self.budget}: ask for at least 1 label a round")
+        if not 1 <= self.grow < math.inf:
+            raise ValueError(f"grow={self.grow} must be 1 (every round asks for as many) or more, and finite")
+        if not 0 <= self.noise < 1:
+            raise ValueError(f"noise={self.noise} is no share of wrong answers; give 0 or more, and less than 1")
+        if self.groups and not self.noise:
+            raise ValueError("groups say which classes are taken for one another; give a share of wrong answers, noise")
+        if not 0 <= self.label_cost < math.inf:
+            raise ValueError(f"label_cost={self.label_cost} must be 0 or more, and finite")
+        if self.epochs is not None and not 0 < self.epochs < math.inf:
+            raise ValueError(f"epochs={self.epochs} must be above 0, and finite")
+        for use in self.fixed:
+            pick(dict.fromkeys(USES), use, "use of a seed")
+        if self.seeds > 1 and {*USES} - {*self.fixed} <= ({"oracle"} if not self.noise else set()):
+            raise ValueError(f"fixed={self.fixed}: nothing is left that differs between {self.seeds} seeds. Fix less")
         if not self.learners:
             raise ValueError("no learner is named; `alzoo list` shows them")
         if twice := {name for name in self.learners if self.learners.count(name) > 1}:
@@ -73,6 +117,8 @@ class Study:
         for name, table in self.settings.items():
             if common := table.keys() & {"name", "seed", "device", "precision"}:
                 raise ValueError(f"{name}.{min(common)} cannot be set for one learner: all share it in a study")
+            if self.epochs is not None and "steps" in table:
+                raise ValueError(f"{name}.steps is set, but epochs={self.epochs} decides on steps. Give one of them")
         if strange := self.settings.keys() - set(self.learners):
             raise ValueError(
                 f"settings for {min(strange)!r}, which is not among the learners {', '.join(self.learners)}"
@@ -85,7 +131,7 @@ class Study:
         settings = table.pop("learner", {})
         if strange := table.keys() - {f.name for f in fields(cls)}:
             raise ValueError(f"{path}: a study has no field {min(strange)!r}")
-        return cls(**{**table, "learners": tuple(table["learners"])}, settings=settings)
+        return cls(**{name: _hard(value) for name, value in table.items()}, settings=settings)
 
     def toml(self) -> str:
         """The text of a study.toml."""
@@ -98,31 +144,63 @@ class Study:
         same = replace(self, threads=None).toml()  # on a machine with other cores, too
         return Path("alzoo-runs") / f"{name}-{blake2b(same.encode(), digest_size=4).hexdigest()}"
 
+    def budgets(self) -> list[int]:
+        """How many labels are asked in each round."""
+        assert self.budget is not None
+        size, sizes = float(self.budget), []
+        for _ in range(self.rounds):
+            sizes.append(round(size))
+            size = min(size * self.grow, 1e15)
+        return sizes
+
+    def seed(self, use: str, seed: int) -> int:
+        """The seed for a use of USES in the run `seed`."""
+        return 0 if use in self.fixed else seed
+
     def pool(self, seed: int) -> tuple[Pool, datasets.Test]:
         """The pool with its initial set, the same for all learners, and the held-out images."""
-        return datasets.data(
+        pool, test = datasets.data(
             self.data,
             initial=self.initial or 0,
-            seed=seed,
+            seed=self.seed("initial", seed),
             balanced=self.balanced,
             root=self.root,
             size=self.size,
             test_share=self.test_share,
+            split=self.split,
+            imbalance=self.imbalance,
+            leave_out=self.leave_out,
         )
+        return noisy(pool, self.noise, self.groups, self.seed("oracle", seed)) if self.noise else pool, test
 
     def learner(self, name: str, seed: int, pool: Pool) -> Learner:
         """A learner as this study wants it; what depends on the data comes from the data, in the plan "ours"."""
         plan = {"plan": self.plan, **self.settings.get(name, {})}
         ours = {"augment": augmentation(self.data, pool), "steps": steps(pool)} if plan["plan"] == "ours" else {}
-        return create(name, seed=seed, device=self.device, precision=self.precision, **{**ours, **plan})
+        seeds = {use: self.seed(use, seed) for use in OWN}
+        both = seeds if len({*seeds.values()}) > 1 else min(seeds.values())
+        return create(name, seed=both, device=self.device, precision=self.precision, **{**ours, **plan})
+
+    def paced(self, learner: Learner, labels: int) -> Learner:
+        """The learner, not fitted to these yet, with the steps it takes for that many labels."""
+        if self.epochs is None:
+            return learner
+        images = Fraction(str(self.epochs)) * labels
+        loop = replace(learner.loop, steps=math.ceil(images / learner.loop.batch))
+        return replace(learner, loop=loop, twin=learner.twin and self.paced(learner.twin, labels))
+
+
+def _hard(value: Any) -> Any:
+    """Lists of a TOML file as the tuples they were."""
+    return tuple(map(_hard, value)) if isinstance(value, list) else value
 
 
 def prepare(study: Study) -> Study:
     """The study with nothing left open, and everything refused now that could only fail later.
 
-    Every setting of every learner is written out, so that a later version with other defaults repeats it. Loads the
-    data (decoding a folder once), and builds every learner's networks. Raises what they raise, and ValueError for a
-    budget larger than the pool.
+    Every learner and every setting of it is written out, so that a later version with other defaults repeats it.
+    Loads the data (decoding a folder once), and builds every learner's networks. Raises what they raise, and
+    ValueError for a budget larger than the pool.
     """
     pool, _ = study.pool(0)
     share = max(4 * pool.classes, len(pool) // 100)
@@ -132,23 +210,49 @@ def prepare(study: Study) -> Study:
         budget=share if study.budget is None else study.budget,
     )
     assert study.initial is not None
-    assert study.budget is not None
     if study.initial < 1:
         raise ValueError(f"initial={study.initial}: every learner needs a label to start with")
-    if (needed := study.initial + study.rounds * study.budget) > len(pool):
+    if (needed := study.initial + sum(study.budgets())) > len(pool):
+        each = study.budget if study.grow == 1 else f"{study.budget}, each {study.grow} times the last,"
         raise ValueError(
-            f"{study.initial} labels + {study.rounds} rounds of {study.budget} are {needed}, more than the pool's "
+            f"{study.initial} labels + {study.rounds} rounds of {each} are {needed}, more than the pool's "
             f"{len(pool)} images. Lower --initial, --budget or --rounds"
         )
+    with hushed():
+        for seed in reversed(range(study.seeds if study.leave_out else 1)):  # which classes it lacks may differ
+            pool, _ = study.pool(seed)
+        study = joined(study, pool)
     learners = {name: study.learner(name, 0, pool) for name in study.learners}
     for learner in learners.values():
         learner.build(pool.shape, pool.classes)
+        for labels in (study.initial, needed):
+            study.paced(learner, labels)
     settings = {
         name: {**study.settings.get(name, {}), "plan": learner.plan, **learner.settings, "augment": learner.augment}
         for name, learner in learners.items()
     }
+    if study.epochs is not None:
+        settings = {name: {key: table[key] for key in table if key != "steps"} for name, table in settings.items()}
     threads = study.threads or max(1, (os.cpu_count() or 1) // len(cells(study)))
     return replace(study, settings=settings, threads=threads)
+
+
+def joined(study: Study, pool: Pool) -> Study:
+    """The study with the controls it wants among its learners."""
+
+    def create(names: Iterable[str]) -> dict[str, Learner]:
+        return {name: study.learner(name, 0, pool) for name in names}
+
+    def join(more: Mapping[str, Mapping[str, Any]]) -> Study:
+        return replace(study, learners=(*study.learners, *more), settings={**study.settings, **more})
+
+    if study.shuffle:
+        study = join(shuffles(create(study.learners), study.settings))
+    if study.controls:
+        study = join(controls(create(study.learners), study.settings))
+        if study.epochs is None:  # else all see every label as often
+            study = join(equal_steps(create(study.learners), study.settings, pool))
+    return study
 
 
 def cells(study: Study) -> list[tuple[str, int]]:
@@ -161,40 +265,67 @@ def run_cell(study: Study, out: Path, name: str, seed: int, done: list[Line], em
     with hushed():  # `prepare` has said already what there is to say of the data
         pool, test = study.pool(seed)
     learner = study.learner(name, seed, pool)
+    pools = [pool]  # of each round
     for record in done[1:]:
-        pool = pool.reveal(record["asked"])
+        pools.append(pools[-1].reveal(record["asked"]))
     place = out / "cells"
 
     def file(number: int, kind: str) -> Path:
-        """What is kept of a round while it goes on, so that it can be killed."""
+        """What is kept of a round while the study goes on, so that it can be killed."""
         return place / f"{name}-seed{seed}-round{number}.{kind}"
 
     ticks = sum(record["ticks"] for record in done)
 
-    def fit(number: int) -> float:
-        """Train on the pool as it is; seconds."""
+    def fit(number: int, journal: Journal | None = None) -> float:
+        """Train on the pool of that round; seconds."""
+        nonlocal learner
+        learner = study.paced(learner.warm() if study.warm and number > 0 else learner, len(pools[number].labeled))
         start = time.perf_counter()
         learner.fit(
-            pool,
-            journal=lambda what, value, step: write(what, value, ticks + step),
+            pools[number],
+            journal=journal,
             progress=seldom(lambda stage, n, steps: emit("step", {**who, "round": number, "done": (stage, n, steps)})),
             snapshot=file(number, "snapshot"),
         )
-        return time.perf_counter() - start
+        seconds = time.perf_counter() - start
+        if study.warm:
+            place.mkdir(parents=True, exist_ok=True)
+            learner.save(file(number, "safetensors"), overwrite=True)
+            file(number - 2, "safetensors").unlink(missing_ok=True)
+        return seconds
+
+    def recall(number: int) -> None:
+        """The learner as that round left it: it is that still, or was kept in a file, or is trained again."""
+        if learner.parts is not None:
+            return
+        if file(number, "safetensors").exists():
+            learner.filled(*checkpoints.read(file(number, "safetensors")))
+            return
+        if study.warm and number > 0:
+            recall(number - 1)
+        fit(number)
 
     fabric(learner.device, learner.precision)  # imported and started before anything is timed
     who = {"learner": name, "seed": seed}
     with tensorboard(out / "tb" / name / f"seed{seed}") as write:
         for number in range(len(done), study.rounds + 1):
-            select_seconds = None
+            asking = Asking(pools[0].rounds[0].tolist(), None, None)
             if number > 0:
-                asked, select_seconds = _next_query(study, learner, pool, file(number, "json"), number, fit)
-                pool = pool.reveal(asked)
-                _contact_sheet(pool, asked, out / "asked" / name / f"seed{seed}-round{number}.png")
+                if not (note := file(number, "json")).exists():
+                    recall(number - 1)
+                    _ask(learner, pools[-1], study.budgets()[number - 1], note)
+                asking = Asking(**json.loads(note.read_text()))
+                pools.append(pools[-1].reveal(asking.asked))
+                _contact_sheet(pools[-1], asking.asked, out / "asked" / name / f"seed{seed}-round{number}.png")
+                if study.warm:
+                    recall(number - 1)
+            pool, before = pools[-1], ticks
             with peak_bytes() as peak:
-                fit_seconds, most = fit(number), peak()
+                fit_seconds = fit(number, lambda what, value, step, before=before: write(what, value, before + step))
+                most = peak()
             ticks += learner.ticks
-            accuracy = (learner.predict(test.images).argmax(1) == test.targets).double().mean().item()
+            guesses = learner.predict(test.images).argmax(1)
+            accuracy = (guesses == test.targets).double().mean().item()
             write("al/accuracy", accuracy, len(pool.labeled))
             known = pool.labels[pool.rounds[-1]]
             with hushed():  # its doubts go into the record
@@ -204,38 +335,64 @@ def run_cell(study: Study, out: Path, name: str, seed: int, done: list[Line], em
                 {
                     **who,
                     "plan": learner.plan,
+                    "entry": learner.entry.name,
+                    "query": learner.query.name,
+                    "training": "own" if trained_alone(learner) else "plain",  # of the network that answers
                     "round": number,
                     "labels": len(pool.labeled),
                     "accuracy": accuracy,
-                    "asked": pool.rounds[-1].tolist(),
+                    "asked": asking.asked,
+                    "scores": asking.scores,
                     "asked_classes": known[known >= 0].bincount(minlength=pool.classes).tolist(),
+                    "wrong": wrong(pool),  # of all labels so far
+                    "left_out": datasets.left_out(pool.names, study.leave_out, study.seed("initial", seed)),
+                    "label_cost": study.label_cost * sum(map(len, pool.rounds)),  # so far
                     "steps": learner.loop.steps,
                     "ticks": learner.ticks,
+                    "network": digest(learner),
+                    "confusion": confusion(test.targets, guesses, pool.classes) if number == study.rounds else None,
                     "diagnosis": diagnosis,
                     "doubts": learner.doubts(diagnosis),
                     "fit_seconds": round(fit_seconds, 4),
-                    "select_seconds": select_seconds,
+                    "select_seconds": asking.select_seconds,
                     "peak_bytes": most,
                     **provenance(),
                 },
             )
 
 
-def _next_query(
-    study: Study, learner: Learner, pool: Pool, note: Path, number: int, fit: Callable[[int], float]
-) -> tuple[list[int], float]:
-    """What the learner asks for round `number`, and the seconds it took; noted in a file before it is used."""
-    if note.exists():
-        noted = json.loads(note.read_text())
-        return noted["asked"], noted["select_seconds"]
-    assert study.budget is not None
-    if learner.parts is None:  # killed between the record of the last round and this note
-        fit(number - 1)
+@dataclass(frozen=True)
+class Asking:
+    """What a learner asks for in a round, the first to be asked first, why, and the seconds it took to choose."""
+
+    asked: list[int]
+    scores: list[float] | None
+    select_seconds: float | None
+
+
+def _ask(learner: Learner, pool: Pool, n: int, note: Path) -> None:
+    """What the learner asks for next, noted in a file before it is used."""
     start = time.perf_counter()
-    asked = list(learner.select(pool, study.budget))
+    selection = learner.select(pool, n)
     seconds = round(time.perf_counter() - start, 4)
-    put(note, json.dumps({"asked": asked, "select_seconds": seconds}).encode())
-    return asked, seconds
+    put(note, json.dumps(asdict(Asking(list(selection), selection.scores.tolist(), seconds))).encode())
+
+
+def digest(learner: Learner) -> str:
+    """A name for the weights of the network that answers: equal ones, and hardly any others, have the same."""
+    parts = (learner.twin or learner).parts
+    assert parts is not None
+    out = blake2b(digest_size=8)
+    for part in ("trunk", "head"):
+        for value in parts[part].state_dict().values():
+            out.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return out.hexdigest()
+
+
+def confusion(targets: torch.Tensor, guesses: torch.Tensor, classes: int) -> list[list[int]]:
+    """How many images of each class (rows) were taken for each (columns)."""
+    table: list[list[int]] = (targets * classes + guesses).bincount(minlength=classes**2).view(classes, -1).tolist()
+    return table
 
 
 def _contact_sheet(pool: Pool, asked: list[int], path: Path, most: int = 64) -> None:
