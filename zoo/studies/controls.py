@@ -23,11 +23,11 @@ def controls(learners: Mapping[str, Learner], settings: Mapping[str, Mapping[str
     """
     made: Settings = {RANDOM: {}}
     for name, learner in learners.items():
-        if not trained_alone(learner) or name == f"{learner.entry.name}+{RANDOM}":
+        if not (pair := controls_of(learner)) or learner.query.name == RANDOM:
             continue
         own = {key: value for key, value in settings.get(name, {}).items() if key != "query"}
         training = {key: value for key, value in own.items() if key != "query_settings"}
-        for control, its in ((f"{learner.entry.name}+{RANDOM}", training), (f"plain+{bare(learner.name)}", own)):
+        for control, its in zip(pair, (training, own), strict=True):
             if made.setdefault(control, its) != its and control not in learners:
                 raise ValueError(
                     f"two learners would have a control {control!r}, but of different settings. Give them the same "
@@ -57,9 +57,14 @@ def equal_steps(learners: Mapping[str, Learner], settings: Mapping[str, Mapping[
     return {COMPUTE: {**settings.get(RANDOM, {}), "steps": most}}
 
 
-def trained_alone(learner: Learner) -> bool:
-    """Whether the network that answers is not trained plainly."""
-    return not learner.entry.plainly and learner.twin is None
+def controls_of(learner: Learner) -> tuple[str, ...]:
+    """The names of its training with random questions, and of its questions with plain training.
+
+    None where the network that answers is trained plainly: such a learner is its own control.
+    """
+    if learner.entry.plainly or learner.twin is not None:
+        return ()
+    return f"{learner.entry.name}+{RANDOM}", f"plain+{learner.name.removesuffix(SHUFFLED)}"
 
 
 def few(pool: Pool, most: int = 64) -> Pool:
@@ -67,8 +72,3 @@ def few(pool: Pool, most: int = 64) -> Pool:
     known = pool.labeled[:most]
     images = pool.take(torch.cat([known, pool.unlabeled[:most]]))
     return Pool.hidden(images, pool.classes, nobody).reveal(torch.arange(len(known)), labels=pool.labels[known])
-
-
-def bare(name: str) -> str:
-    """A name without the word that its scores are shuffled."""
-    return name.removesuffix(SHUFFLED)

@@ -44,7 +44,7 @@ class Record:
     commit: object
     entry: str | None = None  # None in records of old: its networks
     query: str | None = None  # its questions
-    training: str | None = None  # of the network that answers: "plain", or the entry's "own"
+    controls: tuple[str, ...] = ()  # its training with random questions, its questions with plain training
     ticks: int | None = None  # steps of the fit, those of all stages together
     scores: tuple[float, ...] | None = None  # of what was asked
     wrong: int = 0  # labels that are not the truth, of all known
@@ -281,7 +281,7 @@ def _record(data: Any) -> Record:
         commit=data.get("commit"),
         entry=data.get("entry"),
         query=data.get("query"),
-        training=data.get("training"),
+        controls=tuple(map(str, data.get("controls") or ())),
         ticks=None if data.get("ticks") is None else int(data["ticks"]),
         scores=None if data.get("scores") is None else tuple(map(float, data["scores"])),
         wrong=int(data.get("wrong") or 0),

@@ -35,7 +35,7 @@ from zoo.device import fabric
 from zoo.journal import seldom, tensorboard
 from zoo.learner import Learner
 from zoo.naming import pick
-from zoo.studies.controls import controls, equal_steps, shuffles, trained_alone
+from zoo.studies.controls import controls, controls_of, equal_steps, shuffles
 from zoo.studies.files import put
 from zoo.studies.oracles import noisy, wrong
 
@@ -91,34 +91,31 @@ class Study:
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("rounds", "seeds"):
-            if getattr(self, name) < (0 if name == "rounds" else 1):
-                raise ValueError(f"{name}={getattr(self, name)} is too few; give {1 if name == 'seeds' else 0} or more")
-        if self.budget is not None and self.budget < 1:
-            raise ValueError(f"budget={self.budget}: ask for at least 1 label a round")
-        if not 1 <= self.grow < math.inf:
-            raise ValueError(f"grow={self.grow} must be 1 (every round asks for as many) or more, and finite")
-        if not 0 <= self.noise < 1:
-            raise ValueError(f"noise={self.noise} is no share of wrong answers; give 0 or more, and less than 1")
-        if self.groups and not self.noise:
-            raise ValueError("groups say which classes are taken for one another; give a share of wrong answers, noise")
-        if not 0 <= self.label_cost < math.inf:
-            raise ValueError(f"label_cost={self.label_cost} must be 0 or more, and finite")
-        if self.epochs is not None and not 0 < self.epochs < math.inf:
-            raise ValueError(f"epochs={self.epochs} must be above 0, and finite")
+        left = {*USES} - {*self.fixed} - (set() if self.noise else {"oracle"})
+        senseless = [
+            (self.rounds < 0, f"rounds={self.rounds} is too few; give 0 or more"),
+            (self.seeds < 1, f"seeds={self.seeds} is too few; give 1 or more"),
+            (self.budget is not None and self.budget < 1, f"budget={self.budget}: ask for at least 1 label a round"),
+            (not 1 <= self.grow < math.inf, f"grow={self.grow} must be finite, and 1 (rounds ask for as many) or more"),
+            (not 0 <= self.noise < 1, f"noise={self.noise} is no share of wrong answers; give 0 or more, below 1"),
+            (self.groups and not self.noise, "groups say which classes a wrong answer mixes up; give noise, its share"),
+            (not 0 <= self.label_cost < math.inf, f"label_cost={self.label_cost} must be finite, and 0 or more"),
+            (self.epochs is not None and not 0 < self.epochs < math.inf, f"epochs={self.epochs} must be above 0"),
+            (self.seeds > 1 and not left, f"fixed={self.fixed} leaves nothing that differs between seeds; fix less"),
+            (not self.learners, "no learner is named; `alzoo list` shows them"),
+        ]
+        for fails, why in senseless:
+            if fails:
+                raise ValueError(why)
         for use in self.fixed:
             pick(dict.fromkeys(USES), use, "use of a seed")
-        if self.seeds > 1 and {*USES} - {*self.fixed} <= ({"oracle"} if not self.noise else set()):
-            raise ValueError(f"fixed={self.fixed}: nothing is left that differs between {self.seeds} seeds. Fix less")
-        if not self.learners:
-            raise ValueError("no learner is named; `alzoo list` shows them")
         if twice := {name for name in self.learners if self.learners.count(name) > 1}:
             raise ValueError(f"learner {min(twice)!r} is named twice")
         for name, table in self.settings.items():
             if common := table.keys() & {"name", "seed", "device", "precision"}:
                 raise ValueError(f"{name}.{min(common)} cannot be set for one learner: all share it in a study")
             if self.epochs is not None and "steps" in table:
-                raise ValueError(f"{name}.steps is set, but epochs={self.epochs} decides on steps. Give one of them")
+                raise ValueError(f"{name}.steps is set, but epochs={self.epochs} says how many; give one of them")
         if strange := self.settings.keys() - set(self.learners):
             raise ValueError(
                 f"settings for {min(strange)!r}, which is not among the learners {', '.join(self.learners)}"
@@ -225,8 +222,7 @@ def prepare(study: Study) -> Study:
     learners = {name: study.learner(name, 0, pool) for name in study.learners}
     for learner in learners.values():
         learner.build(pool.shape, pool.classes)
-        for labels in (study.initial, needed):
-            study.paced(learner, labels)
+        study.paced(learner, needed)
     settings = {
         name: {**study.settings.get(name, {}), "plan": learner.plan, **learner.settings, "augment": learner.augment}
         for name, learner in learners.items()
@@ -264,101 +260,91 @@ def run_cell(study: Study, out: Path, name: str, seed: int, done: list[Line], em
     """The rounds of one learner with one seed that are not in `done` yet, each emitted as a record."""
     with hushed():  # `prepare` has said already what there is to say of the data
         pool, test = study.pool(seed)
-    learner = study.learner(name, seed, pool)
+    learner, at = study.learner(name, seed, pool), -1  # and the round it has been fitted to
     pools = [pool]  # of each round
     for record in done[1:]:
         pools.append(pools[-1].reveal(record["asked"]))
-    place = out / "cells"
+    ticks = sum(record["ticks"] for record in done)
 
     def file(number: int, kind: str) -> Path:
         """What is kept of a round while the study goes on, so that it can be killed."""
-        return place / f"{name}-seed{seed}-round{number}.{kind}"
+        return out / "cells" / f"{name}-seed{seed}-round{number}.{kind}"
 
-    ticks = sum(record["ticks"] for record in done)
-
-    def fit(number: int, journal: Journal | None = None) -> float:
+    def fit(number: int, write: Journal | None = None) -> float:
         """Train on the pool of that round; seconds."""
-        nonlocal learner
-        learner = study.paced(learner.warm() if study.warm and number > 0 else learner, len(pools[number].labeled))
+        nonlocal learner, at
+        warm = study.warm and number > 0
+        learner = study.paced(recall(number - 1).warm() if warm else learner, len(pools[number].labeled))
         start = time.perf_counter()
         learner.fit(
             pools[number],
-            journal=journal,
+            journal=write and (lambda what, value, step: write(what, value, ticks + step)),
             progress=seldom(lambda stage, n, steps: emit("step", {**who, "round": number, "done": (stage, n, steps)})),
             snapshot=file(number, "snapshot"),
         )
-        seconds = time.perf_counter() - start
+        seconds, at = time.perf_counter() - start, number
         if study.warm:
-            place.mkdir(parents=True, exist_ok=True)
-            learner.save(file(number, "safetensors"), overwrite=True)
+            keep(learner, file(number, "safetensors"))
             file(number - 2, "safetensors").unlink(missing_ok=True)
         return seconds
 
-    def recall(number: int) -> None:
+    def recall(number: int) -> Learner:
         """The learner as that round left it: it is that still, or was kept in a file, or is trained again."""
-        if learner.parts is not None:
-            return
-        if file(number, "safetensors").exists():
-            learner.filled(*checkpoints.read(file(number, "safetensors")))
-            return
-        if study.warm and number > 0:
-            recall(number - 1)
-        fit(number)
+        nonlocal at
+        if at != number and (kept := file(number, "safetensors")).exists():
+            learner.filled(*checkpoints.read(kept))
+            at = number
+        elif at != number:
+            fit(number)
+        return learner
 
     fabric(learner.device, learner.precision)  # imported and started before anything is timed
     who = {"learner": name, "seed": seed}
     with tensorboard(out / "tb" / name / f"seed{seed}") as write:
         for number in range(len(done), study.rounds + 1):
-            asking = Asking(pools[0].rounds[0].tolist(), None, None)
+            asking = Asking(pool.rounds[0].tolist(), None, None)
             if number > 0:
                 if not (note := file(number, "json")).exists():
-                    recall(number - 1)
-                    _ask(learner, pools[-1], study.budgets()[number - 1], note)
+                    asking = ask(recall(number - 1), pools[-1], study.budgets()[number - 1])
+                    put(note, json.dumps(asdict(asking)).encode())  # before it is used
                 asking = Asking(**json.loads(note.read_text()))
                 pools.append(pools[-1].reveal(asking.asked))
                 _contact_sheet(pools[-1], asking.asked, out / "asked" / name / f"seed{seed}-round{number}.png")
-                if study.warm:
-                    recall(number - 1)
-            pool, before = pools[-1], ticks
             with peak_bytes() as peak:
-                fit_seconds = fit(number, lambda what, value, step, before=before: write(what, value, before + step))
-                most = peak()
+                fit_seconds, most = fit(number, write), peak()
             ticks += learner.ticks
-            guesses = learner.predict(test.images).argmax(1)
-            accuracy = (guesses == test.targets).double().mean().item()
-            write("al/accuracy", accuracy, len(pool.labeled))
-            known = pool.labels[pool.rounds[-1]]
-            with hushed():  # its doubts go into the record
-                diagnosis = learner.diagnose(pool, test.images)
-            emit(
-                "record",
-                {
-                    **who,
-                    "plan": learner.plan,
-                    "entry": learner.entry.name,
-                    "query": learner.query.name,
-                    "training": "own" if trained_alone(learner) else "plain",  # of the network that answers
-                    "round": number,
-                    "labels": len(pool.labeled),
-                    "accuracy": accuracy,
-                    "asked": asking.asked,
-                    "scores": asking.scores,
-                    "asked_classes": known[known >= 0].bincount(minlength=pool.classes).tolist(),
-                    "wrong": wrong(pool),  # of all labels so far
-                    "left_out": datasets.left_out(pool.names, study.leave_out, study.seed("initial", seed)),
-                    "label_cost": study.label_cost * sum(map(len, pool.rounds)),  # so far
-                    "steps": learner.loop.steps,
-                    "ticks": learner.ticks,
-                    "network": digest(learner),
-                    "confusion": confusion(test.targets, guesses, pool.classes) if number == study.rounds else None,
-                    "diagnosis": diagnosis,
-                    "doubts": learner.doubts(diagnosis),
-                    "fit_seconds": round(fit_seconds, 4),
-                    "select_seconds": asking.select_seconds,
-                    "peak_bytes": most,
-                    **provenance(),
-                },
-            )
+            stands = standing(study, learner, pools[-1], test)
+            write("al/accuracy", stands["accuracy"], stands["labels"])
+            left_out = datasets.left_out(pool.names, study.leave_out, study.seed("initial", seed))
+            drawn = {**who, "round": number, "left_out": left_out, **asdict(asking)}
+            took = {"fit_seconds": round(fit_seconds, 4), "peak_bytes": most}
+            emit("record", {**drawn, **stands, **took, **provenance()})
+
+
+def standing(study: Study, learner: Learner, pool: Pool, test: datasets.Test) -> Line:
+    """What a record says of a learner that is fitted to a pool."""
+    guesses = learner.predict(test.images).argmax(1)
+    known = pool.labels[pool.rounds[-1]]
+    last = len(pool.rounds) > study.rounds
+    with hushed():  # its doubts go into the record
+        diagnosis = learner.diagnose(pool, test.images)
+    return {
+        "plan": learner.plan,
+        "entry": learner.entry.name,
+        "query": learner.query.name,
+        "controls": controls_of(learner),  # none where the network that answers is trained plainly
+        "labels": len(pool.labeled),
+        "label_cost": study.label_cost * sum(map(len, pool.rounds)),  # of all answers so far
+        "wrong": wrong(pool),  # of all labels so far
+        "asked_classes": known[known >= 0].bincount(minlength=pool.classes).tolist(),
+        "accuracy": (guesses == test.targets).double().mean().item(),
+        "confusion": confusion(test.targets, guesses, pool.classes) if last else None,
+        "network": digest(learner),
+        "steps": learner.loop.steps,
+        "ticks": learner.ticks,
+        "diagnosis": diagnosis,
+        "doubts": learner.doubts(diagnosis),
+    }
 
 
 @dataclass(frozen=True)
@@ -370,12 +356,18 @@ class Asking:
     select_seconds: float | None
 
 
-def _ask(learner: Learner, pool: Pool, n: int, note: Path) -> None:
-    """What the learner asks for next, noted in a file before it is used."""
+def ask(learner: Learner, pool: Pool, n: int) -> Asking:
+    """What a fitted learner asks for next."""
     start = time.perf_counter()
     selection = learner.select(pool, n)
     seconds = round(time.perf_counter() - start, 4)
-    put(note, json.dumps(asdict(Asking(list(selection), selection.scores.tolist(), seconds))).encode())
+    return Asking(list(selection), selection.scores.tolist(), seconds)
+
+
+def keep(learner: Learner, path: Path) -> None:
+    """A fitted learner in a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    learner.save(path, overwrite=True)
 
 
 def digest(learner: Learner) -> str:
@@ -385,7 +377,7 @@ def digest(learner: Learner) -> str:
     out = blake2b(digest_size=8)
     for part in ("trunk", "head"):
         for value in parts[part].state_dict().values():
-            out.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            out.update(value.detach().cpu().contiguous().numpy().tobytes())
     return out.hexdigest()
 
 
