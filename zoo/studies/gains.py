@@ -16,9 +16,10 @@ class Split:
 
     gain: LEARNER - random. training: ENTRY+random - random, its training with random questions. questions: LEARNER -
     ENTRY+random; training and questions add up to the gain. elsewhere: plain+LEARNER - random, what its questions are
-    worth to a network that is trained plainly. None: that control has no complete seed.
-    own: whether it has a training of its own. If not, training gains nothing and questions all, which is so by
-    construction and was not measured. seeds: those that the learner, random and its controls have all complete.
+    worth to a network that is trained plainly. None: what it takes was not run.
+    own: whether it has a training of its own. If not, and its first network is random's bit by bit, training gains
+    nothing, which was not measured; and if that network is another one (dropout, say), LEARNER~shuffled stands for
+    ENTRY+random. seeds: those that the learner, random and its controls have all complete.
     """
 
     learner: str
@@ -44,14 +45,18 @@ def gain_split(records: Sequence[Record], rounds: int | None = None, of: Measure
     for name, first in firsts.items():
         if base is None or name in BASELINES or name in beside or first.query == "random" or name.endswith("~shuffled"):
             continue
-        trained, asked = first.controls or (base, name)
+        alike = all(
+            by[0].network == runs[base][seed][0].network for seed, by in runs[name].items() if seed in runs[base]
+        )
+        trained, asked = first.controls or ((base, name) if alike else (f"{name}~shuffled", ""))
         others = [other for other in (base, trained, asked) if other in runs]
         if not (seeds := [seed for seed in value[name] if all(seed in value[other] for other in others)]):
             continue
 
         def less(one: str, other: str, seeds: Sequence[int] = seeds) -> Interval | None:
-            both = one in runs and other in runs
-            return mean_interval([value[one][seed] - value[other][seed] for seed in seeds]) if both else None
+            if one not in runs or other not in runs:
+                return None
+            return mean_interval([value[one][seed] - value[other][seed] for seed in seeds])
 
         gain = mean_interval([value[name][seed] - value[base][seed] for seed in seeds])
         parts = less(trained, base), less(name, trained), less(asked, base)
