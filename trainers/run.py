@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 
 from trainers.augment import AUGMENTS
 from trainers.pool import Pool, normal
-from trainers.seeds import generator, reseed
+from trainers.seeds import Seed, generator, reseed
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -89,14 +89,18 @@ class Run:
         pool: Pool,
         *,
         fabric: Fabric | None = None,
-        seed: int = 0,
+        seed: Seed = 0,
         augment: str = "none",
         journal: Journal | None = None,
         watch: Watch | None = None,
         snapshots: Snapshots | None = None,
         parts: Mapping[str, nn.Module] | None = None,
+        counting: bool = False,
     ) -> None:
-        """parts: the networks by name, so that an error can say whose loss it was."""
+        """parts: the networks by name, so that an error can say whose loss it was.
+
+        counting: no step is taken, they are only counted.
+        """
         if fabric is None:
             from lightning.fabric import Fabric
 
@@ -109,6 +113,7 @@ class Run:
         self.watch = watch
         self.snapshots = snapshots
         self.parts = parts or {}
+        self.counting = counting
         self._state = _State()
         self._saved = None if snapshots is None else _load(fabric, snapshots)
         if self._saved is not None:
@@ -226,6 +231,8 @@ class Run:
             first = n
         elif self._saved is not None and number == self._saved["stage"]:
             first = self._saved["step"]
+        if self.counting:
+            state.ticks, first = state.ticks + max(0, n - first), n
         for step in range(first, n):
             reseed(self.device, self.seed, "step", len(self.pool.rounds), stage, step)
             state.step = step

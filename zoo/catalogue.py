@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import checkpoints
+from trainers.seeds import Seed, Seeds
 from zoo.device import resolve_device, resolve_precision
 from zoo.entries import ENTRIES
 from zoo.entry import Entry, Preset
 from zoo.learner import FORMAT, Learner
 from zoo.naming import UnknownName, hint, pick, whole
 from zoo.queries import QUERIES
-from zoo.query import Query, options, takes_any
+from zoo.query import SHUFFLED, Query, options, shuffled, takes_any
 
 if TYPE_CHECKING:
     from torch import nn
@@ -52,7 +53,7 @@ def create(
     plan: str = "ours",
     query: str | Query | None = None,
     query_settings: Mapping[str, Any] | None = None,
-    seed: int = 0,
+    seed: int | Mapping[str, int] = 0,
     device: str = "auto",
     precision: str = "32-true",
     pretrained: str | os.PathLike[str] | None = None,
@@ -63,10 +64,12 @@ def create(
     """A learner by name.
 
     name: an entry ("vaal"), a query on plain training ("margin"), both ("vaal+margin"), plain training with an entry's
-        questions ("plain+vaal", the same as training="plain"), or an Entry or Query object.
+        questions ("plain+vaal", "plain+vaal+margin", the same as training="plain"), or an Entry or Query object.
+        "~shuffled" after any of these gives its scores to images drawn at random.
     plan: "ours", or "paper" or "released" where the entry has them; `settings` replace its fields one by one: those
         of the loop's Plan, those of the networks (arguments of the entry's `build`), and `augment`.
     query: another way to ask. query_settings: the arguments of its `ask`.
+    seed: one number, or one each for "networks", "batches" and "queries", to hold some of these and vary the others.
     device: "auto", "cpu", "cuda" or "cuda:1". precision: "32-true", "bf16-mixed", or "auto" by what the device can do.
     pretrained: the tag of weights (`zoo.weights` lists them), or a file; the learner counts as fitted.
     freeze: parts that keep their weights, as ("trunk",).
@@ -91,12 +94,12 @@ def create(
         nets=nets,
         augment=augment,
         query_settings=resolve_query(asking, query_settings or {}, preset.asks if asking is entry.query else {}),
-        seed=whole("seed", seed),
+        seed=resolve_seed(seed),
         device=device,
         precision=resolve_precision(precision, device),
         freeze=parts_named(freeze),
     )
-    if training == "plain" or called == f"plain+{entry.name}":
+    if training == "plain" or (called.startswith("plain+") and entry is not entries()["plain"]):
         learner = _plainly(learner)
     return learner if pretrained is None else _pretrained(learner, os.fspath(pretrained), settings)
 
@@ -108,13 +111,18 @@ def known(name: str) -> Entry | Query | None:
 
 def find(name: str | Entry | Query, query: str | Query | None = None) -> tuple[str, Entry, Query]:
     """What a name stands for: what to call it, its entry, and its query."""
+    if isinstance(name, str) and name.endswith(SHUFFLED):
+        return _shuffled(*find(name.removesuffix(SHUFFLED), query))
+    if isinstance(query, str) and query.endswith(SHUFFLED):
+        return _shuffled(*find(name, query.removesuffix(SHUFFLED)))
     if isinstance(name, str) and "+" in name:
         if query is not None:
             raise ValueError(f"{name!r} names a query already; leave out query={query!r}")
         name, query = name.split("+", 1)
     table: dict[str, Entry | Query] = {**queries(), **entries()}
-    if name == "plain" and isinstance(query, str) and query in entries():
-        return f"plain+{query}", entries()[query], entries()[query].query
+    if name == "plain" and isinstance(query, str) and query.partition("+")[0] in entries():
+        called, itself, asks = find(query)
+        return f"plain+{called}", itself, asks
     what = pick(table, name, "learner") if isinstance(name, str) else name
     asking = pick(queries(), query, "query") if isinstance(query, str) else query
     if not isinstance(what, Entry | Query) or not isinstance(asking, Query | None):
@@ -126,6 +134,15 @@ def find(name: str | Entry | Query, query: str | Query | None = None) -> tuple[s
     if asking is None:
         return what.name, what, what.query
     return f"{what.name}+{asking.name}", what, asking
+
+
+def resolve_seed(seed: int | Mapping[str, int]) -> Seed:
+    """One whole number, or one for each of a learner's own uses. Raises ValueError for anything else."""
+    if not isinstance(seed, Mapping):
+        return whole("seed", seed)
+    if (uses := {f.name for f in fields(Seeds)}) != seed.keys():
+        raise ValueError(f"seed={dict(seed)} must have one number each for {', '.join(sorted(uses))}, or be one number")
+    return Seeds(**{use: whole(use, number) for use, number in seed.items()})
 
 
 def taken_along(entry: Entry, query: Query) -> dict[str, Any]:
@@ -226,6 +243,10 @@ def load(
 def weights(pattern: str = "*") -> list[checkpoints.Weights]:
     """The sets of weights there are, by shell pattern of their `entry.tag` names: "vaal.*"."""
     return [weights for weights in checkpoints.table() if fnmatchcase(weights.name, pattern)]
+
+
+def _shuffled(called: str, entry: Entry, query: Query) -> tuple[str, Entry, Query]:
+    return f"{called}{SHUFFLED}", entry, shuffled(query)
 
 
 def _plainly(learner: Learner) -> Learner:

@@ -62,20 +62,56 @@ def list_(kind: str | None) -> None:
             Console().print(table(title, columns, rows) if rows else f"[bold]{title}[/]\n")
 
 
+def words(_: click.Context, __: click.Parameter, text: str) -> tuple[str, ...]:
+    """What stands between commas."""
+    return parted(text, ",")
+
+
+def classes(_: click.Context, __: click.Parameter, text: str) -> int | tuple[str, ...]:
+    """How many classes, or, by name or with a comma, which."""
+    return int(text) if text.lstrip("-").isdecimal() else parted(text, ",")
+
+
+def groups(_: click.Context, __: click.Parameter, text: str) -> tuple[tuple[str, ...], ...]:
+    """Groups of classes, as cat+dog,car+bus; `superclasses` are those of CIFAR-100."""
+    if text == "superclasses":
+        from zoo.datasets import SUPERCLASSES
+
+        return SUPERCLASSES
+    return tuple(parted(group, "+") for group in parted(text, ","))
+
+
+def parted(text: str, sign: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(sign) if word.strip())
+
+
 @app.command()
 @click.argument("data")
 @click.option("--learners", help="Names, as vaal,margin,vaal+entropy. [default: all entries, and the baselines]")
 @click.option("--initial", type=int, help="Labels at the start. [default: 1 % of the pool, 4 a class or more]")
 @click.option("--budget", type=int, help="Labels asked in a round. [default: as many as the default of --initial]")
+@click.option("--grow", default=1.0, show_default=True, help="Each round asks for that many times the last.")
 @click.option("--rounds", default=5, show_default=True, help="How often is asked.")
 @click.option("--seeds", default=1, show_default=True, help="Runs of each learner; from two on there are intervals.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for results. [default: alzoo-runs/DATA-HASH]")
 @click.option("--plan", default="ours", show_default=True, help="ours, paper or released.")
 @click.option("--set", "setting", multiple=True, help="NAME.key=value: a setting of one learner; *.key=value: of all.")
+@click.option("--controls", is_flag=True, help="Also run what splits gains into training and questions.")
+@click.option("--shuffle", is_flag=True, help="Also run each learner with its scores shuffled over the images.")
 @click.option("--balanced", is_flag=True, help="As many initial labels of each class.")
+@click.option("--leave-out", default="0", callback=classes, help="Start without classes: how many, or `cat,dog`, `7,`.")
+@click.option("--imbalance", help="Thin out the pool: alternating:RATIO or long-tailed:RATIO.")
+@click.option("--noise", default=0.0, show_default=True, help="Share of wrong answers, initial labels included.")
+@click.option("--groups", default="", callback=groups, help="Wrong answers stay in cat+dog,car+bus; or superclasses.")
+@click.option("--label-cost", default=0.0, show_default=True, help="What one label costs.")
+@click.option("--cost-unit", default="seconds", show_default=True, help="What --label-cost is counted in.")
+@click.option("--warm", is_flag=True, help="Each round starts from the last one's networks, not afresh.")
+@click.option("--epochs", type=float, help="Steps by labels: each labeled image is seen that often a round.")
+@click.option("--fix", "fixed", default="", callback=words, help="What seeds share: initial,networks,batches,...")
 @click.option("--root", help="Folder of the torchvision data sets.")
 @click.option("--size", type=int, help="Pixels of a side, where images differ or are too large.")
 @click.option("--test-share", type=float, help="Share held out of a folder without test/.")
+@click.option("--split", default=0, show_default=True, help="Seed of --test-share: another number, other images.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:NUMBER.")
 @click.option("--precision", default="32-true", show_default=True, help="32-true, bf16-mixed or auto.")
 @click.option("--engine", type=click.Choice(["local"]), default="local", show_default=True, help="Where it runs.")
@@ -99,6 +135,8 @@ def compare(
         from zoo.studies.study import Study, prepare
 
         names = default_learners() if learners is None else tuple(name.strip() for name in learners.split(","))
+        if protocol["controls"] and "random" not in names:
+            names = (*names, "random")  # so that --set *.key=value is for it, too
         study = prepare(Study(learners=names, settings=settings(setting, names), **protocol))
         out = study.folder() if out is None else out
         local.claim(study, out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -64,6 +65,9 @@ def data(
     root: str | PathLike[str] | None = None,
     size: Size = None,
     test_share: float | None = None,
+    split: int = 0,
+    imbalance: str | None = None,
+    leave_out: int | Sequence[str] = 0,
 ) -> tuple[Pool, Test]:
     """A pool with `initial` labels revealed (its round 0), and the test images.
 
@@ -75,28 +79,42 @@ def data(
     size: pixels, (height, width) or one number for both; by default as the data are (digits: 16). Sets by name are
         square, and scaled; images from a folder are cut to fit, see `trainers.folder.decode`.
     test_share: for `folder:PATH` without train and test: the share of each class, in (0, 1), that is the test. Which
-        images that are does not depend on the seed.
+        images that are does not depend on the seed, but on `split`, a seed of its own.
+    imbalance: "alternating:100" leaves a hundredth of every other class, the first one included; "long-tailed:100"
+        leaves ever less of each class, down to a hundredth of the last one. The test stays as it is. Which images
+        stay depends on the seed; they are loaded, not mapped. `cifar10_alternating` and the like say it by their name.
+    leave_out: classes of which the initial set has none: how many, drawn by the seed, or which, by name or number.
     A folder's classes are the sorted names of the class folders (of train); if one half is grey and the other in
     colour, both are given three channels. Its images are mapped from the cache, not loaded.
     Raises UnknownName; ValueError for an `initial` that the pool (or, if balanced, a class) cannot give or that is
     fewer than the balanced classes, and for folders that are not as above; FileNotFoundError for a missing path;
     ConnectionError for a data set that is not there and cannot be downloaded.
     """
+    if split and test_share is None:
+        raise ValueError(f"split={split} chooses the images of a test_share (--test-share), but none is given")
+    if name in _UNEVEN:
+        if imbalance is not None:
+            raise ValueError(f"{name} is {_UNEVEN[name][1]} already; give {_UNEVEN[name][0]} an imbalance of its own")
+        name, imbalance = _UNEVEN[name]
     if name.startswith(FOLDER):
-        known = _of_folder(name.removeprefix(FOLDER), size, test_share)
+        known = _of_folder(name.removeprefix(FOLDER), size, test_share, whole("split", split))
     else:
         if test_share is not None:
             raise ValueError(f"{name} has test images of its own; test_share (--test-share) is for folder:PATH only")
-        load = pick(_BY_NAME, name, "data set")
+        load = _BY_NAME[pick({each: each for each in names()}, name, "data set")]
         known = load(cache_dir() / "data" if root is None else Path(root).expanduser())
         known = _resized(known, name, _SIDE.get(name, known.images.shape[2]) if size is None else size)
+    if imbalance is not None:
+        kept = _thinned(known.targets, known.names, imbalance, seed)
+        known = known._replace(images=known.images[kept], targets=known.targets[kept])
     pool = Pool.of(known.images, known.targets, len(known.names), known.names)
-    return pool.reveal(_initial(known.targets, known.names, initial, seed, balanced)), known.test
+    without = left_out(known.names, leave_out, seed)
+    return pool.reveal(_initial(known.targets, known.names, initial, seed, balanced, without)), known.test
 
 
 def names() -> list[str]:
     """What `data` knows by name; `folder:PATH` goes beside."""
-    return list(_BY_NAME)
+    return [*_BY_NAME, *_UNEVEN]
 
 
 def describe() -> list[Source]:
@@ -104,8 +122,26 @@ def describe() -> list[Source]:
     return list(_SOURCES)
 
 
-def _initial(targets: Tensor, names: Sequence[str], initial: int, seed: int, balanced: bool) -> Tensor:
-    """Indices of the initial set: int64 (initial,), ascending."""
+def left_out(names: Sequence[str], leave_out: int | Sequence[str], seed: int) -> list[int]:
+    """The numbers of the classes that `data` leaves out of the initial set, ascending."""
+    if isinstance(leave_out, str):
+        leave_out = [leave_out]
+    if isinstance(leave_out, Sequence):
+        numbers = {str(k): k for k in range(len(names))} | {name: k for k, name in enumerate(names)}
+        chosen = sorted({pick(numbers, str(name), "class") for name in leave_out})
+    else:
+        if not 0 <= (n := whole("leave_out", leave_out)) <= len(names):
+            raise ValueError(f"leave_out={n} of {len(names)} classes is not possible; give 0..{len(names) - 1}")
+        chosen = sorted(torch.randperm(len(names), generator=generator(seed, "left out"))[:n].tolist())
+    if len(chosen) == len(names):
+        raise ValueError(f"leave_out={leave_out!r} leaves no class to start with; leave out fewer")
+    return chosen
+
+
+def _initial(
+    targets: Tensor, names: Sequence[str], initial: int, seed: int, balanced: bool, without: Sequence[int] = ()
+) -> Tensor:
+    """Indices of the initial set: int64 (initial,), ascending. without: classes that it has none of."""
     initial, seed = whole("initial", initial), whole("seed", seed)
     if not 0 <= initial <= len(targets):
         raise ValueError(
@@ -113,28 +149,68 @@ def _initial(targets: Tensor, names: Sequence[str], initial: int, seed: int, bal
         )
     chance = generator(seed, "initial")
     shuffled = torch.randperm(len(targets), generator=chance)
+    wanted = torch.ones(len(names), dtype=torch.bool)
+    wanted[list(without)] = False
+    shuffled = shuffled[wanted[targets[shuffled]]]
+    if initial > len(shuffled):
+        raise ValueError(
+            f"initial={initial}, but without {', '.join(names[k] for k in without)} there are {len(shuffled)} images; "
+            "give fewer, or leave out fewer classes"
+        )
     if not balanced or not initial:
         return shuffled[:initial].sort().values
-    each, left_over = divmod(initial, len(names))
+    among = int(wanted.sum())
+    each, left_over = divmod(initial, among)
     if not each:
-        raise ValueError(f"initial={initial} cannot be balanced over {len(names)} classes; give {len(names)} or more")
+        raise ValueError(f"initial={initial} cannot be balanced over {among} classes; give {among} or more")
     counts = targets.bincount(minlength=len(names))
-    rich = (counts > each).nonzero().squeeze(1)
-    if (poor := (counts < each).nonzero().squeeze(1)).numel() or len(rich) < left_over:
-        least = int(poor[0] if len(poor) else counts.argmin())
+    rich = ((counts > each) & wanted).nonzero().squeeze(1)
+    if (poor := ((counts < each) & wanted).nonzero().squeeze(1)).numel() or len(rich) < left_over:
+        least = int(poor[0] if len(poor) else counts.where(wanted, len(targets)).argmin())
         raise ValueError(
             f"initial={initial} cannot be balanced: class {names[least]!r} has only {int(counts[least])} images; "
             "give fewer, or balanced=False"
         )
     more = rich[torch.randperm(len(rich), generator=chance)[:left_over]]
-    quota = torch.full_like(counts, each).index_add(0, more, torch.ones_like(more))
+    quota = (each * wanted.long()).index_add(0, more, torch.ones_like(more))
     chosen = [shuffled[targets[shuffled] == k][: int(n)] for k, n in enumerate(quota)]
     return torch.cat(chosen).sort().values
 
 
-def _split(targets: Tensor, names: Sequence[str], share: float) -> tuple[Tensor, Tensor]:
-    """A share of each class for the test, always the same: indices of the rest (n,) and of the test (m,), ascending."""
-    chance, test = generator(0, "test split"), torch.zeros(len(targets), dtype=torch.bool)
+def _thinned(targets: Tensor, names: Sequence[str], imbalance: str, seed: int) -> Tensor:
+    """Indices of the images that stay in an imbalanced pool: int64 (n,), ascending."""
+    counts = uneven(targets.bincount(minlength=len(names)).tolist(), imbalance)
+    if 0 in counts:
+        raise ValueError(f"imbalance={imbalance!r} leaves nothing of class {names[counts.index(0)]!r}; lower the ratio")
+    chance = generator(whole("seed", seed), "imbalance")
+    order = torch.randperm(len(targets), generator=chance)
+    return torch.cat([order[targets[order] == k][:n] for k, n in enumerate(counts)]).sort().values
+
+
+def uneven(counts: Sequence[int], imbalance: str) -> list[int]:
+    """How many images of each class an imbalance leaves: "alternating:RATIO" or "long-tailed:RATIO".
+
+    Alternating is that of TA-VAAL's CIFAR (50, 5000, 50, ... at ratio 100), long-tailed that of Cui et al. 2019
+    (https://arxiv.org/abs/1901.05555): n ratio^(-k / (classes - 1)), rounded down.
+    """
+    kind, _, text = imbalance.partition(":") if isinstance(imbalance, str) else ("", "", "")
+    try:
+        ratio = float(text)
+    except ValueError:
+        ratio = 0.0
+    if kind not in ("alternating", "long-tailed") or not 1 < ratio < math.inf:
+        raise ValueError(
+            f"imbalance={imbalance!r} is neither alternating:RATIO nor long-tailed:RATIO with a ratio above 1; "
+            "give alternating:100, for example"
+        )
+    if kind == "alternating":
+        return [n if k % 2 else int(n / ratio) for k, n in enumerate(counts)]
+    return [int(n * (1 / ratio) ** (k / (len(counts) - 1))) for k, n in enumerate(counts)]
+
+
+def _split(targets: Tensor, names: Sequence[str], share: float, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """A share of each class for the test: indices of the rest (n,) and of the test (m,), ascending."""
+    chance, test = generator(seed, "test split"), torch.zeros(len(targets), dtype=torch.bool)
     for k, name in enumerate(names):
         mine = (targets == k).nonzero().squeeze(1)
         if len(mine) < 2:
@@ -166,7 +242,7 @@ def _scaled(images: Tensor, size: int) -> Tensor:
     return out
 
 
-def _of_folder(where: str, size: Size, test_share: float | None) -> Labeled:
+def _of_folder(where: str, size: Size, test_share: float | None, split: int) -> Labeled:
     """`train` and `test` below a folder, or its classes, split."""
     if not where:
         raise ValueError("folder: needs a path, for example folder:photos")
@@ -204,7 +280,7 @@ def _of_folder(where: str, size: Size, test_share: float | None) -> Labeled:
         if not 0 < test_share < 1:
             raise ValueError(f"test_share={test_share} is not between 0 and 1; give 0.2 for every fifth image")
         files = [Path(file.path) for file in folder.list_images(path)]
-        rest, tested = _split(_targets([f.as_posix() for f in files], names), names, test_share)
+        rest, tested = _split(_targets([f.as_posix() for f in files], names), names, test_share, split)
         train = folder.decode(path, size, [files[i] for i in rest.tolist()])
         test = folder.decode(path, size, [files[i] for i in tested.tolist()])
     targets = _targets(train.paths, names)
@@ -304,6 +380,10 @@ _SOURCES = (
     Source("cifar10", "animals and vehicles", (50_000, 10_000), (3, 32, 32), 10, "downloaded, or --root"),
     Source("cifar100", "things of many kinds", (50_000, 10_000), (3, 32, 32), 100, "downloaded, or --root"),
     Source("svhn", "house numbers", (73_257, 26_032), (3, 32, 32), 10, "downloaded, or --root"),
+    Source("cifar10_alternating", "rare and common in turn", (25_250, 10_000), (3, 32, 32), 10, "from cifar10"),
+    Source("cifar10_long_tailed", "ever rarer classes", (12_406, 10_000), (3, 32, 32), 10, "from cifar10"),
+    Source("cifar100_alternating", "rare and common in turn", (25_250, 10_000), (3, 32, 32), 100, "from cifar100"),
+    Source("cifar100_long_tailed", "ever rarer classes", (10_847, 10_000), (3, 32, 32), 100, "from cifar100"),
     Source(
         "folder:PATH",
         "image files of your own",
@@ -316,6 +396,12 @@ _SOURCES = (
 
 _SIDE = {"digits": 16}  # pixels, where the default is not what the data have
 
+_UNEVEN = {
+    f"{name}_{kind.replace('-', '_')}": (name, f"{kind}:100")
+    for name in ("cifar10", "cifar100")
+    for kind in ("alternating", "long-tailed")
+}
+
 _BY_NAME: dict[str, Callable[[Path], Labeled]] = {
     "digits": _digits,
     "mnist": _fetched("MNIST", _MNIST, _TEN),
@@ -324,3 +410,30 @@ _BY_NAME: dict[str, Callable[[Path], Labeled]] = {
     "cifar100": _fetched("CIFAR100", _CIFAR100),
     "svhn": _fetched("SVHN", _SVHN, _TEN),
 }
+
+# CIFAR-100's own twenty groups of five, among which a noisy oracle can err.
+SUPERCLASSES = tuple(
+    tuple(line.split())
+    for line in (
+        "beaver dolphin otter seal whale",
+        "aquarium_fish flatfish ray shark trout",
+        "orchid poppy rose sunflower tulip",
+        "bottle bowl can cup plate",
+        "apple mushroom orange pear sweet_pepper",
+        "clock keyboard lamp telephone television",
+        "bed chair couch table wardrobe",
+        "bee beetle butterfly caterpillar cockroach",
+        "bear leopard lion tiger wolf",
+        "bridge castle house road skyscraper",
+        "cloud forest mountain plain sea",
+        "camel cattle chimpanzee elephant kangaroo",
+        "fox porcupine possum raccoon skunk",
+        "crab lobster snail spider worm",
+        "baby boy girl man woman",
+        "crocodile dinosaur lizard snake turtle",
+        "hamster mouse rabbit shrew squirrel",
+        "maple_tree oak_tree palm_tree pine_tree willow_tree",
+        "bicycle bus motorcycle pickup_truck train",
+        "lawn_mower rocket streetcar tank tractor",
+    )
+)

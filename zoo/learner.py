@@ -16,7 +16,7 @@ from torch import Generator, Tensor, nn
 
 from trainers.pool import Pool, nobody, uint8
 from trainers.run import Diverged, Journal, Run, Snapshots, Watch
-from trainers.seeds import key, seeded
+from trainers.seeds import Seed, Seeds, key, seeded
 from zoo.device import fabric
 from zoo.entry import Entry
 from zoo.journal import journaling, watching
@@ -52,7 +52,7 @@ class Learner:
     nets: dict[str, Any]  # options of the networks
     augment: str
     query_settings: dict[str, Any]
-    seed: int
+    seed: Seed
     device: str
     precision: str
     freeze: tuple[str, ...] = ()
@@ -120,6 +120,19 @@ class Learner:
                 kept.unlink(missing_ok=True)
                 kept.with_name(f"{kept.name}.partial").unlink(missing_ok=True)
         return self
+
+    def length(self, pool: Pool) -> int:
+        """How many steps `fit` takes on this pool, those of all stages together; none of them is taken."""
+        device = torch.device(self.device)
+        with seeded(device, self.seed, "fit", len(pool.rounds)):
+            parts = self.build(pool.shape, pool.classes, len(pool.rounds))
+            placed(parts, device)
+            where = fabric(self.device, self.precision)
+            run = Run(
+                pool, fabric=where, seed=self.seed, augment=self.augment, parts=dict(parts.items()), counting=True
+            )
+            self.entry.train(run, pool, self.loop, **parts)
+        return run.ticks
 
     def _pretext(self, pool: Pool, run_over: Callable[..., Run], kept: Path | None) -> dict[str, Tensor]:
         """What the entry makes of the images alone, before it sees a label: weights by part, and remembered."""
@@ -289,7 +302,7 @@ class Learner:
             "query": self.query.name,
             "query_settings": self.query_settings,
             "training": "own" if self.twin is None else "plain",
-            "seed": self.seed,
+            "seed": asdict(self.seed) if isinstance(self.seed, Seeds) else self.seed,
             "freeze": list(self.freeze),
             "precision": self.precision,
         }

@@ -1,12 +1,17 @@
 """A query: how to ask, given what a fitted learner sees."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import wraps
 from inspect import Parameter, signature
 from types import MappingProxyType
 from typing import Any
 
-from zoo.scan import Asked
+import torch
+
+from zoo.scan import Asked, Scan
+
+SHUFFLED = "~shuffled"  # after a name: the same scores, for other images
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,23 @@ class Query:
     def settings(self) -> dict[str, Any]:
         """The arguments of `ask` after the scan and n, with their defaults."""
         return options(self.ask)
+
+
+def shuffled(query: Query) -> Query:
+    """The control of a query: its very scores, but each for an image drawn at random among the unlabeled.
+
+    Whatever this one gains over random questions, the scores have not brought about.
+    """
+
+    @wraps(query.ask)
+    def ask(scan: Scan, n: int, **settings: Any) -> Asked:
+        answer = query.ask(scan, n, **settings)
+        if answer.images is not None:
+            raise ValueError(f"the query {query.name!r} makes the images it asks for: there is nothing to shuffle")
+        order = torch.randperm(len(scan.pool.unlabeled), generator=scan.generator("shuffled"))
+        return replace(answer, positions=order[:n], detail={})
+
+    return replace(query, name=f"{query.name}{SHUFFLED}", ask=ask, randomised=True)
 
 
 def options(function: Callable[..., Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.modules.dropout import Dropout, _DropoutNd
 
 from trainers.pool import Pool, normal
-from trainers.seeds import generator
+from trainers.seeds import Seed, generator
 
 VALUES = 2**22  # pixels and channels that go through a network at once
 
@@ -39,7 +39,7 @@ class Scan:
     u unlabeled images, l labeled ones, k classes, d features; float32, on the learner's device.
     """
 
-    def __init__(self, pool: Pool, parts: nn.ModuleDict, *, seed: int = 0, precision: str = "32-true") -> None:
+    def __init__(self, pool: Pool, parts: nn.ModuleDict, *, seed: Seed = 0, precision: str = "32-true") -> None:
         self.pool = pool
         self.parts = parts
         self.seed = seed

@@ -42,6 +42,16 @@ class Record:
     versions: object
     machine: object
     commit: object
+    entry: str | None = None  # None in records of old: its networks
+    query: str | None = None  # its questions
+    controls: tuple[str, ...] = ()  # its training with random questions, its questions with plain training
+    ticks: int | None = None  # steps of the fit, those of all stages together
+    scores: tuple[float, ...] | None = None  # of what was asked
+    wrong: int = 0  # labels that are not the truth, of all known
+    left_out: tuple[int, ...] = ()  # classes that the initial set has none of
+    label_cost: float = 0.0  # of all answers so far, in the study's cost_unit
+    network: str | None = None  # a name for the weights of the network that answers
+    confusion: tuple[tuple[int, ...], ...] | None = None  # of the last round: true classes x guessed ones
 
 
 @dataclass(frozen=True)
@@ -269,6 +279,16 @@ def _record(data: Any) -> Record:
         versions=data.get("versions"),
         machine=data.get("machine"),
         commit=data.get("commit"),
+        entry=data.get("entry"),
+        query=data.get("query"),
+        controls=tuple(map(str, data.get("controls") or ())),
+        ticks=None if data.get("ticks") is None else int(data["ticks"]),
+        scores=None if data.get("scores") is None else tuple(map(float, data["scores"])),
+        wrong=int(data.get("wrong") or 0),
+        left_out=tuple(map(int, data.get("left_out") or ())),
+        label_cost=float(data.get("label_cost") or 0),
+        network=data.get("network"),
+        confusion=None if data.get("confusion") is None else tuple(tuple(map(int, row)) for row in data["confusion"]),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import platform
 import re
@@ -11,9 +12,10 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
+from fractions import Fraction
 from functools import cache
 from hashlib import blake2b
 from importlib.metadata import version
@@ -23,16 +25,24 @@ from typing import Any
 import tomli_w
 import torch
 
+import checkpoints
 from trainers.pool import Pool
+from trainers.run import Journal
+from trainers.seeds import Seeds
 from zoo import datasets
 from zoo.catalogue import create
 from zoo.device import fabric
 from zoo.journal import seldom, tensorboard
 from zoo.learner import Learner
+from zoo.naming import pick
+from zoo.studies.controls import controls, controls_of, equal_steps, shuffles
 from zoo.studies.files import put
+from zoo.studies.oracles import noisy, wrong
 
 Line = dict[str, Any]  # of results.jsonl
 Emit = Callable[[str, Line], None]  # ("record", its fields) or ("step", where a fit stands)
+OWN = tuple(f.name for f in fields(Seeds))  # what a learner draws: networks, batches, queries
+USES = ("initial", "oracle", *OWN)  # what a seed is for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +50,14 @@ class Study:
     """Everything needed to run it again. None means: decided by the data when it is first run.
 
     data: a name of `zoo.data`. learners: names of `zoo.create`, "vaal+margin" for an entry with a query.
-    initial: labels at the start. budget: labels asked in a round. rounds: how often. seeds: how many runs of each.
+    initial: labels at the start. budget: labels asked in a round. grow: each round asks for that many times the last.
+    rounds: how often. seeds: how many runs of each. fixed: what all runs draw alike, of USES; it keeps the seed 0.
+    balanced, root, size, test_share, split, imbalance, leave_out: those of `zoo.data`, which draws them by "initial".
+    noise: the share of wrong answers, in the initial set too; groups: names of classes that are taken for one
+    another, by default each for every other. label_cost: of one answer, in cost_unit.
+    warm: each round starts from the networks of the last one, not from fresh ones. epochs: how often each labeled
+    image is seen; the steps of a round follow from it and the labels there are.
+    controls: learners are joined by those of `zoo.studies.controls`. shuffle: and by themselves with shuffled scores.
     threads: of each process; part of the study, since the order of sums is. settings: of single learners, by name.
     """
 
@@ -48,31 +65,57 @@ class Study:
     learners: tuple[str, ...]
     initial: int | None = None
     budget: int | None = None
+    grow: float = 1.0
     rounds: int = 5
     seeds: int = 1
+    fixed: tuple[str, ...] = ()
     balanced: bool = False
+    leave_out: int | tuple[str, ...] = 0
+    imbalance: str | None = None
+    noise: float = 0.0
+    groups: tuple[tuple[str, ...], ...] = ()
+    label_cost: float = 0.0
+    cost_unit: str = "seconds"
+    warm: bool = False
+    epochs: float | None = None
+    controls: bool = False
+    shuffle: bool = False
     plan: str = "ours"
     root: str | None = None
     size: int | None = None
     test_share: float | None = None
+    split: int = 0
     device: str = "auto"
     precision: str = "32-true"
     threads: int | None = None
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("rounds", "seeds"):
-            if getattr(self, name) < (0 if name == "rounds" else 1):
-                raise ValueError(f"{name}={getattr(self, name)} is too few; give {1 if name == 'seeds' else 0} or more")
-        if self.budget is not None and self.budget < 1:
-            raise ValueError(f"budget={self.budget}: ask for at least 1 label a round")
-        if not self.learners:
-            raise ValueError("no learner is named; `alzoo list` shows them")
+        left = {*USES} - {*self.fixed} - (set() if self.noise else {"oracle"})
+        senseless = [
+            (self.rounds < 0, f"rounds={self.rounds} is too few; give 0 or more"),
+            (self.seeds < 1, f"seeds={self.seeds} is too few; give 1 or more"),
+            (self.budget is not None and self.budget < 1, f"budget={self.budget}: ask for at least 1 label a round"),
+            (not 1 <= self.grow < math.inf, f"grow={self.grow} must be finite, and 1 (rounds ask for as many) or more"),
+            (not 0 <= self.noise < 1, f"noise={self.noise} is no share of wrong answers; give 0 or more, below 1"),
+            (self.groups and not self.noise, "groups say which classes a wrong answer mixes up; give noise, its share"),
+            (not 0 <= self.label_cost < math.inf, f"label_cost={self.label_cost} must be finite, and 0 or more"),
+            (self.epochs is not None and not 0 < self.epochs < math.inf, f"epochs={self.epochs} must be above 0"),
+            (self.seeds > 1 and not left, f"fixed={self.fixed} leaves nothing that differs between seeds; fix less"),
+            (not self.learners, "no learner is named; `alzoo list` shows them"),
+        ]
+        for fails, why in senseless:
+            if fails:
+                raise ValueError(why)
+        for use in self.fixed:
+            pick(dict.fromkeys(USES), use, "use of a seed")
         if twice := {name for name in self.learners if self.learners.count(name) > 1}:
             raise ValueError(f"learner {min(twice)!r} is named twice")
         for name, table in self.settings.items():
             if common := table.keys() & {"name", "seed", "device", "precision"}:
                 raise ValueError(f"{name}.{min(common)} cannot be set for one learner: all share it in a study")
+            if self.epochs is not None and "steps" in table:
+                raise ValueError(f"{name}.steps is set, but epochs={self.epochs} says how many; give one of them")
         if strange := self.settings.keys() - set(self.learners):
             raise ValueError(
                 f"settings for {min(strange)!r}, which is not among the learners {', '.join(self.learners)}"
@@ -85,7 +128,7 @@ class Study:
         settings = table.pop("learner", {})
         if strange := table.keys() - {f.name for f in fields(cls)}:
             raise ValueError(f"{path}: a study has no field {min(strange)!r}")
-        return cls(**{**table, "learners": tuple(table["learners"])}, settings=settings)
+        return cls(**{name: _hard(value) for name, value in table.items()}, settings=settings)
 
     def toml(self) -> str:
         """The text of a study.toml."""
@@ -98,31 +141,63 @@ class Study:
         same = replace(self, threads=None).toml()  # on a machine with other cores, too
         return Path("alzoo-runs") / f"{name}-{blake2b(same.encode(), digest_size=4).hexdigest()}"
 
+    def budgets(self) -> list[int]:
+        """How many labels are asked in each round."""
+        assert self.budget is not None
+        size, sizes = float(self.budget), []
+        for _ in range(self.rounds):
+            sizes.append(round(size))
+            size = min(size * self.grow, 1e15)
+        return sizes
+
+    def seed(self, use: str, seed: int) -> int:
+        """The seed for a use of USES in the run `seed`."""
+        return 0 if use in self.fixed else seed
+
     def pool(self, seed: int) -> tuple[Pool, datasets.Test]:
         """The pool with its initial set, the same for all learners, and the held-out images."""
-        return datasets.data(
+        pool, test = datasets.data(
             self.data,
             initial=self.initial or 0,
-            seed=seed,
+            seed=self.seed("initial", seed),
             balanced=self.balanced,
             root=self.root,
             size=self.size,
             test_share=self.test_share,
+            split=self.split,
+            imbalance=self.imbalance,
+            leave_out=self.leave_out,
         )
+        return noisy(pool, self.noise, self.groups, self.seed("oracle", seed)) if self.noise else pool, test
 
     def learner(self, name: str, seed: int, pool: Pool) -> Learner:
         """A learner as this study wants it; what depends on the data comes from the data, in the plan "ours"."""
         plan = {"plan": self.plan, **self.settings.get(name, {})}
         ours = {"augment": augmentation(self.data, pool), "steps": steps(pool)} if plan["plan"] == "ours" else {}
-        return create(name, seed=seed, device=self.device, precision=self.precision, **{**ours, **plan})
+        seeds = {use: self.seed(use, seed) for use in OWN}
+        both = seeds if len({*seeds.values()}) > 1 else min(seeds.values())
+        return create(name, seed=both, device=self.device, precision=self.precision, **{**ours, **plan})
+
+    def paced(self, learner: Learner, labels: int) -> Learner:
+        """The learner, not fitted to these yet, with the steps it takes for that many labels."""
+        if self.epochs is None:
+            return learner
+        images = Fraction(str(self.epochs)) * labels
+        loop = replace(learner.loop, steps=math.ceil(images / learner.loop.batch))
+        return replace(learner, loop=loop, twin=learner.twin and self.paced(learner.twin, labels))
+
+
+def _hard(value: Any) -> Any:
+    """Lists of a TOML file as the tuples they were."""
+    return tuple(map(_hard, value)) if isinstance(value, list) else value
 
 
 def prepare(study: Study) -> Study:
     """The study with nothing left open, and everything refused now that could only fail later.
 
-    Every setting of every learner is written out, so that a later version with other defaults repeats it. Loads the
-    data (decoding a folder once), and builds every learner's networks. Raises what they raise, and ValueError for a
-    budget larger than the pool.
+    Every learner and every setting of it is written out, so that a later version with other defaults repeats it.
+    Loads the data (decoding a folder once), and builds every learner's networks. Raises what they raise, and
+    ValueError for a budget larger than the pool.
     """
     pool, _ = study.pool(0)
     share = max(4 * pool.classes, len(pool) // 100)
@@ -132,23 +207,48 @@ def prepare(study: Study) -> Study:
         budget=share if study.budget is None else study.budget,
     )
     assert study.initial is not None
-    assert study.budget is not None
     if study.initial < 1:
         raise ValueError(f"initial={study.initial}: every learner needs a label to start with")
-    if (needed := study.initial + study.rounds * study.budget) > len(pool):
+    if (needed := study.initial + sum(study.budgets())) > len(pool):
+        each = study.budget if study.grow == 1 else f"{study.budget}, each {study.grow} times the last,"
         raise ValueError(
-            f"{study.initial} labels + {study.rounds} rounds of {study.budget} are {needed}, more than the pool's "
+            f"{study.initial} labels + {study.rounds} rounds of {each} are {needed}, more than the pool's "
             f"{len(pool)} images. Lower --initial, --budget or --rounds"
         )
+    with hushed():
+        for seed in reversed(range(study.seeds if study.leave_out else 1)):  # which classes it lacks may differ
+            pool, _ = study.pool(seed)
+        study = joined(study, pool)
     learners = {name: study.learner(name, 0, pool) for name in study.learners}
     for learner in learners.values():
         learner.build(pool.shape, pool.classes)
+        study.paced(learner, needed)
     settings = {
         name: {**study.settings.get(name, {}), "plan": learner.plan, **learner.settings, "augment": learner.augment}
         for name, learner in learners.items()
     }
+    if study.epochs is not None:
+        settings = {name: {key: table[key] for key in table if key != "steps"} for name, table in settings.items()}
     threads = study.threads or max(1, (os.cpu_count() or 1) // len(cells(study)))
     return replace(study, settings=settings, threads=threads)
+
+
+def joined(study: Study, pool: Pool) -> Study:
+    """The study with the controls it wants among its learners."""
+
+    def create(names: Iterable[str]) -> dict[str, Learner]:
+        return {name: study.learner(name, 0, pool) for name in names}
+
+    def join(more: Mapping[str, Mapping[str, Any]]) -> Study:
+        return replace(study, learners=(*study.learners, *more), settings={**study.settings, **more})
+
+    if study.shuffle:
+        study = join(shuffles(create(study.learners), study.settings))
+    if study.controls:
+        study = join(controls(create(study.learners), study.settings))
+        if study.epochs is None:  # else all see every label as often
+            study = join(equal_steps(create(study.learners), study.settings, pool))
+    return study
 
 
 def cells(study: Study) -> list[tuple[str, int]]:
@@ -160,82 +260,131 @@ def run_cell(study: Study, out: Path, name: str, seed: int, done: list[Line], em
     """The rounds of one learner with one seed that are not in `done` yet, each emitted as a record."""
     with hushed():  # `prepare` has said already what there is to say of the data
         pool, test = study.pool(seed)
-    learner = study.learner(name, seed, pool)
+    learner, at = study.learner(name, seed, pool), -1  # and the round it has been fitted to
+    pools = [pool]  # of each round
     for record in done[1:]:
-        pool = pool.reveal(record["asked"])
-    place = out / "cells"
-
-    def file(number: int, kind: str) -> Path:
-        """What is kept of a round while it goes on, so that it can be killed."""
-        return place / f"{name}-seed{seed}-round{number}.{kind}"
-
+        pools.append(pools[-1].reveal(record["asked"]))
     ticks = sum(record["ticks"] for record in done)
 
-    def fit(number: int) -> float:
-        """Train on the pool as it is; seconds."""
+    def file(number: int, kind: str) -> Path:
+        """What is kept of a round while the study goes on, so that it can be killed."""
+        return out / "cells" / f"{name}-seed{seed}-round{number}.{kind}"
+
+    def fit(number: int, write: Journal | None = None) -> float:
+        """Train on the pool of that round; seconds."""
+        nonlocal learner, at
+        warm = study.warm and number > 0
+        learner = study.paced(recall(number - 1).warm() if warm else learner, len(pools[number].labeled))
         start = time.perf_counter()
         learner.fit(
-            pool,
-            journal=lambda what, value, step: write(what, value, ticks + step),
+            pools[number],
+            journal=write and (lambda what, value, step: write(what, value, ticks + step)),
             progress=seldom(lambda stage, n, steps: emit("step", {**who, "round": number, "done": (stage, n, steps)})),
             snapshot=file(number, "snapshot"),
         )
-        return time.perf_counter() - start
+        seconds, at = time.perf_counter() - start, number
+        if study.warm:
+            keep(learner, file(number, "safetensors"))
+            file(number - 2, "safetensors").unlink(missing_ok=True)
+        return seconds
+
+    def recall(number: int) -> Learner:
+        """The learner as that round left it: it is that still, or was kept in a file, or is trained again."""
+        nonlocal at
+        if at != number and (kept := file(number, "safetensors")).exists():
+            learner.filled(*checkpoints.read(kept))
+            at = number
+        elif at != number:
+            fit(number)
+        return learner
 
     fabric(learner.device, learner.precision)  # imported and started before anything is timed
     who = {"learner": name, "seed": seed}
     with tensorboard(out / "tb" / name / f"seed{seed}") as write:
         for number in range(len(done), study.rounds + 1):
-            select_seconds = None
+            asking = Asking(pool.rounds[0].tolist(), None, None)
             if number > 0:
-                asked, select_seconds = _next_query(study, learner, pool, file(number, "json"), number, fit)
-                pool = pool.reveal(asked)
-                _contact_sheet(pool, asked, out / "asked" / name / f"seed{seed}-round{number}.png")
+                if not (note := file(number, "json")).exists():
+                    asking = ask(recall(number - 1), pools[-1], study.budgets()[number - 1])
+                    put(note, json.dumps(asdict(asking)).encode())  # before it is used
+                asking = Asking(**json.loads(note.read_text()))
+                pools.append(pools[-1].reveal(asking.asked))
+                _contact_sheet(pools[-1], asking.asked, out / "asked" / name / f"seed{seed}-round{number}.png")
             with peak_bytes() as peak:
-                fit_seconds, most = fit(number), peak()
+                fit_seconds, most = fit(number, write), peak()
             ticks += learner.ticks
-            accuracy = (learner.predict(test.images).argmax(1) == test.targets).double().mean().item()
-            write("al/accuracy", accuracy, len(pool.labeled))
-            known = pool.labels[pool.rounds[-1]]
-            with hushed():  # its doubts go into the record
-                diagnosis = learner.diagnose(pool, test.images)
-            emit(
-                "record",
-                {
-                    **who,
-                    "plan": learner.plan,
-                    "round": number,
-                    "labels": len(pool.labeled),
-                    "accuracy": accuracy,
-                    "asked": pool.rounds[-1].tolist(),
-                    "asked_classes": known[known >= 0].bincount(minlength=pool.classes).tolist(),
-                    "steps": learner.loop.steps,
-                    "ticks": learner.ticks,
-                    "diagnosis": diagnosis,
-                    "doubts": learner.doubts(diagnosis),
-                    "fit_seconds": round(fit_seconds, 4),
-                    "select_seconds": select_seconds,
-                    "peak_bytes": most,
-                    **provenance(),
-                },
-            )
+            stands = standing(study, learner, pools[-1], test)
+            write("al/accuracy", stands["accuracy"], stands["labels"])
+            left_out = datasets.left_out(pool.names, study.leave_out, study.seed("initial", seed))
+            drawn = {**who, "round": number, "left_out": left_out, **asdict(asking)}
+            took = {"fit_seconds": round(fit_seconds, 4), "peak_bytes": most}
+            emit("record", {**drawn, **stands, **took, **provenance()})
 
 
-def _next_query(
-    study: Study, learner: Learner, pool: Pool, note: Path, number: int, fit: Callable[[int], float]
-) -> tuple[list[int], float]:
-    """What the learner asks for round `number`, and the seconds it took; noted in a file before it is used."""
-    if note.exists():
-        noted = json.loads(note.read_text())
-        return noted["asked"], noted["select_seconds"]
-    assert study.budget is not None
-    if learner.parts is None:  # killed between the record of the last round and this note
-        fit(number - 1)
+def standing(study: Study, learner: Learner, pool: Pool, test: datasets.Test) -> Line:
+    """What a record says of a learner that is fitted to a pool."""
+    guesses = learner.predict(test.images).argmax(1)
+    known = pool.labels[pool.rounds[-1]]
+    last = len(pool.rounds) > study.rounds
+    with hushed():  # its doubts go into the record
+        diagnosis = learner.diagnose(pool, test.images)
+    return {
+        "plan": learner.plan,
+        "entry": learner.entry.name,
+        "query": learner.query.name,
+        "controls": controls_of(learner),  # none where the network that answers is trained plainly
+        "labels": len(pool.labeled),
+        "label_cost": study.label_cost * sum(map(len, pool.rounds)),  # of all answers so far
+        "wrong": wrong(pool),  # of all labels so far
+        "asked_classes": known[known >= 0].bincount(minlength=pool.classes).tolist(),
+        "accuracy": (guesses == test.targets).double().mean().item(),
+        "confusion": confusion(test.targets, guesses, pool.classes) if last else None,
+        "network": digest(learner),
+        "steps": learner.loop.steps,
+        "ticks": learner.ticks,
+        "diagnosis": diagnosis,
+        "doubts": learner.doubts(diagnosis),
+    }
+
+
+@dataclass(frozen=True)
+class Asking:
+    """What a learner asks for in a round, the first to be asked first, why, and the seconds it took to choose."""
+
+    asked: list[int]
+    scores: list[float] | None
+    select_seconds: float | None
+
+
+def ask(learner: Learner, pool: Pool, n: int) -> Asking:
+    """What a fitted learner asks for next."""
     start = time.perf_counter()
-    asked = list(learner.select(pool, study.budget))
+    selection = learner.select(pool, n)
     seconds = round(time.perf_counter() - start, 4)
-    put(note, json.dumps({"asked": asked, "select_seconds": seconds}).encode())
-    return asked, seconds
+    return Asking(list(selection), selection.scores.tolist(), seconds)
+
+
+def keep(learner: Learner, path: Path) -> None:
+    """A fitted learner in a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    learner.save(path, overwrite=True)
+
+
+def digest(learner: Learner) -> str:
+    """A name for the weights of the network that answers: equal ones, and hardly any others, have the same."""
+    parts = (learner.twin or learner).parts
+    assert parts is not None
+    out = blake2b(digest_size=8)
+    for part in ("trunk", "head"):
+        for value in parts[part].state_dict().values():
+            out.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return out.hexdigest()
+
+
+def confusion(targets: torch.Tensor, guesses: torch.Tensor, classes: int) -> list[list[int]]:
+    """How many images of each class (rows) were taken for each (columns)."""
+    table: list[list[int]] = (targets * classes + guesses).bincount(minlength=classes**2).view(classes, -1).tolist()
+    return table
 
 
 def _contact_sheet(pool: Pool, asked: list[int], path: Path, most: int = 64) -> None:
