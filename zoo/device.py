@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import torch
@@ -9,6 +10,7 @@ import torch
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
+NVML = "PYTORCH_NVML_BASED_CUDA_CHECK"  # Lightning sets it, and every step of Adam looks for a driver then
 PRECISIONS = ("32-true", "bf16-mixed", "auto")
 
 
@@ -38,7 +40,10 @@ def resolve_precision(precision: str, device: str) -> str:
 
 def fabric(device: str, precision: str) -> Fabric:
     """Lightning's hand on one device."""
+    before = os.environ.get(NVML)
     from lightning.fabric import Fabric
 
+    if before is None:
+        os.environ.pop(NVML, None)
     kind, _, number = device.partition(":")
     return Fabric(accelerator=kind, devices=[int(number or 0)] if kind == "cuda" else 1, precision=precision)  # type: ignore[arg-type]

@@ -292,6 +292,7 @@ PAPER = Preset(
     ),
     # third-party: R-B's networks at 28 pixels; R-A's at 32 are gan="dcgan"
     {"trunk": "pixels", "gan": "dense", "gan_width": 64, "latent": 100},
+    asks={"diversity": "none"},
 )
 
 gaal = Entry(
