@@ -15,6 +15,8 @@ It starts all networks anew in every round, as `fit` does, and before the first 
 (`alone_first`). Ours is one rule for all rounds: the classifier is alone for a share of its steps (`alone`), then the
 others join in, and it learns from made images in the last steps only (`trust`), at a weight below that of real ones.
 
+Companions are of the images as they are: augmentation is the classifier's alone (the demo has none).
+
 Also in the demo, and nowhere here: BALD's passes run over a shuffled loader, so each row mixes different images, and
 the default classifier has no dropout at all; its passes move the running statistics; asked images stay in the pool; it
 reports the best accuracy of all rounds so far; rows come in a fixed order, and a last batch that is not full is
@@ -87,20 +89,22 @@ def train(
     encoder, encoder_step = run.setup(encoder, game_optimizer(plan, encoder), "encoder")
     generator, generator_step = run.setup(generator, game_optimizer(plan, generator), "generator")
     discriminator, discriminator_step = run.setup(discriminator, game_optimizer(plan, discriminator), "discriminator")
-    labeled = run.stream(pool.labeled, plan.batch)
+    order = run.order(pool.labeled, plan.batch)
     alone = plan.steps if plan.alone_first and len(pool.rounds) <= 1 else int(plan.alone * plan.steps)
 
     # At first the classifier learns from the labels alone: the generator will go by what it says.
     for step in run.steps(alone, "alone"):
-        x, y = next(labeled)
-        logits = task(x)
+        i = next(order)
+        y = pool.labels[i].to(run.device)
+        logits = task(run.look(i))
         loss = F.cross_entropy(logits, y)
         descend(run, task_step, rates(plan, step)[0], loss)
         run.log("task/loss", loss)
         run.log("task/accuracy", (logits.argmax(1) == y).float().mean())
 
     for step in run.steps(plan.steps, "together", first=alone):
-        x, y = next(labeled)
+        i = next(order)
+        x, y = run.look(i, "none"), pool.labels[i].to(run.device)
         task_lr, game_lr = rates(plan, step)
 
         # The encoder gives latents that rebuild the image, near the prior.
@@ -130,7 +134,7 @@ def train(
         descend(run, discriminator_step, game_lr, tell)
 
         # The classifier learns from the labels, and in the end from both kinds, under the labels they were made for.
-        logits = task(x)
+        logits = task(run.look(i))
         loss = F.cross_entropy(logits, y)
         if step >= int(plan.trust * plan.steps):
             with forgetting(task):
