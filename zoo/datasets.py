@@ -90,6 +90,7 @@ def data(
     fewer than the balanced classes, and for folders that are not as above; FileNotFoundError for a missing path;
     ConnectionError for a data set that is not there and cannot be downloaded.
     """
+    seed, split = whole("seed", seed), whole("split", split)
     if split and test_share is None:
         raise ValueError(f"split={split} chooses the images of a test_share (--test-share), but none is given")
     if name in _UNEVEN:
@@ -97,7 +98,7 @@ def data(
             raise ValueError(f"{name} is {_UNEVEN[name][1]} already; give {_UNEVEN[name][0]} an imbalance of its own")
         name, imbalance = _UNEVEN[name]
     if name.startswith(FOLDER):
-        known = _of_folder(name.removeprefix(FOLDER), size, test_share, whole("split", split))
+        known = _of_folder(name.removeprefix(FOLDER), size, test_share, split)
     else:
         if test_share is not None:
             raise ValueError(f"{name} has test images of its own; test_share (--test-share) is for folder:PATH only")
@@ -132,7 +133,7 @@ def left_out(names: Sequence[str], leave_out: int | Sequence[str], seed: int) ->
     else:
         if not 0 <= (n := whole("leave_out", leave_out)) <= len(names):
             raise ValueError(f"leave_out={n} of {len(names)} classes is not possible; give 0..{len(names) - 1}")
-        chosen = sorted(torch.randperm(len(names), generator=generator(seed, "left out"))[:n].tolist())
+        chosen = sorted(torch.randperm(len(names), generator=generator(seed, "left out"))[:n].tolist()) if n else []
     if len(chosen) == len(names):
         raise ValueError(f"leave_out={leave_out!r} leaves no class to start with; leave out fewer")
     return chosen
@@ -142,7 +143,7 @@ def _initial(
     targets: Tensor, names: Sequence[str], initial: int, seed: int, balanced: bool, without: Sequence[int] = ()
 ) -> Tensor:
     """Indices of the initial set: int64 (initial,), ascending. without: classes that it has none of."""
-    initial, seed = whole("initial", initial), whole("seed", seed)
+    initial = whole("initial", initial)
     if not 0 <= initial <= len(targets):
         raise ValueError(
             f"initial={initial} of a pool of {len(targets)} images is not possible; give 0..{len(targets)}"
@@ -182,7 +183,7 @@ def _thinned(targets: Tensor, names: Sequence[str], imbalance: str, seed: int) -
     counts = uneven(targets.bincount(minlength=len(names)).tolist(), imbalance)
     if 0 in counts:
         raise ValueError(f"imbalance={imbalance!r} leaves nothing of class {names[counts.index(0)]!r}; lower the ratio")
-    chance = generator(whole("seed", seed), "imbalance")
+    chance = generator(seed, "imbalance")
     order = torch.randperm(len(targets), generator=chance)
     return torch.cat([order[targets[order] == k][:n] for k, n in enumerate(counts)]).sort().values
 

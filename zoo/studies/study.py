@@ -175,8 +175,8 @@ class Study:
         plan = {"plan": self.plan, **self.settings.get(name, {})}
         ours = {"augment": augmentation(self.data, pool), "steps": steps(pool)} if plan["plan"] == "ours" else {}
         seeds = {use: self.seed(use, seed) for use in OWN}
-        both = seeds if len({*seeds.values()}) > 1 else min(seeds.values())
-        return create(name, seed=both, device=self.device, precision=self.precision, **{**ours, **plan})
+        drawn = seeds if len({*seeds.values()}) > 1 else min(seeds.values())
+        return create(name, seed=drawn, device=self.device, precision=self.precision, **{**ours, **plan})
 
     def paced(self, learner: Learner, labels: int) -> Learner:
         """The learner, not fitted to these yet, with the steps it takes for that many labels."""
