@@ -54,7 +54,7 @@ def test_unknown_names_get_the_closest_one(act, word):
         ({"lr": 0}, ValueError, "lr=0 must be above 0"),
         ({"steps": -1}, ValueError, "steps=-1 must be at least 0"),
         ({"width": 0}, ValueError, "width=0 must be at least 1"),
-        ({"schedule": "cosine"}, ValueError, "must be one of"),
+        ({"schedule": "sine"}, ValueError, "must be one of"),
         ({"augment": "fip"}, ValueError, "must be one of"),
         ({"device": "gpu"}, ValueError, "must be auto, cpu, cuda"),
         ({"device": "cuda:99"}, ValueError, "CUDA devices"),

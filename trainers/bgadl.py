@@ -142,15 +142,19 @@ def train(
             loss = loss + plan.lambda_prior * on_made + plan.lambda_recon * on_rebuilt
         descend(run, task_step, task_lr, loss)
 
-        run.log("task/loss", loss)
-        run.log("task/accuracy", (logits.argmax(1) == y).float().mean())
-        run.log("encoder/recon", F.mse_loss(recon.detach(), x))
-        run.log("encoder/kl", kl_per_image(mu, logvar).mean())
-        run.log("generator/as_real", as_real)
-        run.log("generator/as_class", as_class)
-        run.log("discriminator/loss", tell)
-        run.log("discriminator/real", (logit_x > 0).float().mean())
-        run.log("discriminator/made", (logit_made <= 0).float().mean())
+        journal = {
+            "task/loss": loss,
+            "task/accuracy": (logits.argmax(1) == y).float().mean(),
+            "encoder/recon": F.mse_loss(recon.detach(), x),
+            "encoder/kl": kl_per_image(mu, logvar).mean(),
+            "generator/as_real": as_real,
+            "generator/as_class": as_class,
+            "discriminator/loss": tell,
+            "discriminator/real": (logit_x > 0).float().mean(),
+            "discriminator/made": (logit_made <= 0).float().mean(),
+        }
+        for name, value in journal.items():
+            run.log(name, value)
 
 
 def descend(run: Run, player_step: Optimizer, lr: float, loss: Tensor) -> None:
