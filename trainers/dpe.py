@@ -79,6 +79,7 @@ def spread_apart(nets: Sequence[nn.Module], least: float = 1e-8) -> Tensor:
         if together[0].ndim > 1:
             weights = torch.stack(together)
             he = 2 / weights[0][0].numel()
-            mean, variance = weights.mean(0), weights.var(0, unbiased=False) + least
+            mean = weights.mean(0)
+            variance = (weights - mean).square().mean(0) + least  # var() takes ten times as long over so few
             total = total + 0.5 * ((variance + mean.square()) / he - 1 - (variance / he).log()).sum()
     return total
