@@ -204,7 +204,7 @@ def test_unknown_names(name: str, says: str) -> None:
     ("name", "side", "says"),
     [
         ("small", 7, "7x7 images: below 8"),
-        ("vgg16_bn", 31, "31x31 images: halved five"),
+        ("vgg16_bn", 7, "7x7 images: below 8"),
         ("timm/test_vit", 24, "24x24 images: .*divisible"),
     ],
 )

@@ -21,8 +21,8 @@ def trunk(name: str, shape: Shape, width: int = 32) -> "Trunk":
     small          ours, best at 8 to 32 pixels; `width` scales it, and it alone
     resnet18       the CIFAR form, d = 512
     cnn13          that of semi-supervised learning on CIFAR, d = 128, length one; 12 pixels or more
-    vgg16_bn       the ImageNet layout with both hidden layers of its head, d = 4096; 32 pixels or more
-    vgg16_conv     its convolutions alone, d = 512, as WAAL has them; 32 pixels or more
+    vgg16_bn       the ImageNet layout with both hidden layers of its head, d = 4096; made for 32 pixels or more
+    vgg16_conv     its convolutions alone, d = 512, as WAAL has them; made for 32 pixels or more
     lenet          two convolutions for small grey images, as WAAL has them; 16 pixels or more
     pixels         the pixels themselves, for a linear classifier: d = c h w
     timm/NAME      any model of timm's, with random weights
@@ -43,7 +43,7 @@ def stages(n: int) -> tuple[str, ...]:
     return tuple(f"stage{i}" for i in range(1, n + 1))
 
 
-HALVED = "halved five times, no pixel is left"
+POOLED = "below 8 pixels no map is left to pool"
 Built = tuple[nn.Module, int, tuple[str, ...]]  # what Trunk takes
 NAMED: dict[str, tuple[int, str, Callable[[Shape, int], Built]]] = {  # least side, why, how
     "small": (
@@ -51,14 +51,14 @@ NAMED: dict[str, tuple[int, str, Callable[[Shape, int], Built]]] = {  # least si
         "below 8 pixels no map is left to pool",
         lambda s, width: (small.small(s[0], width), 4 * width, stages(3)),
     ),
-    "resnet18": (8, "below 8 pixels no map is left to pool", lambda s, _: (resnet.resnet18(s[0]), 512, stages(4))),
+    "resnet18": (8, POOLED, lambda s, _: (resnet.resnet18(s[0]), 512, stages(4))),
     "cnn13": (
         12,
         "halved twice, a 3x3 convolution finds no room",
         lambda s, _: (cnn13.cnn13(s[0]), 128, stages(3)),
     ),
-    "vgg16_bn": (32, HALVED, lambda s, _: (vgg.vgg16_bn(s[0]), 4096, stages(5))),
-    "vgg16_conv": (32, HALVED, lambda s, _: (waal.vgg16_conv(s[0]), 512, stages(5))),
+    "vgg16_bn": (8, POOLED, lambda s, _: (vgg.vgg16_bn(s[0]), 4096, stages(5))),
+    "vgg16_conv": (8, POOLED, lambda s, _: (waal.vgg16_conv(s[0]), 512, stages(5))),
     "lenet": (
         16,
         "behind two 5x5 convolutions and two poolings, no pixel is left",

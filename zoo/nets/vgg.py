@@ -11,18 +11,13 @@ from zoo.nets.common import Full
 
 
 def vgg16_bn(c: int) -> nn.Sequential:
-    """Images (b c h w) of 32 pixels or more to features (b 4096), through stage1 to stage5, each ended by a pooling.
+    """Images (b c h w) to features (b 4096), through stage1 to stage5, each ended by a pooling.
 
     The features are the second hidden layer of the published head, its dropout of one half included.
     At 32 pixels the 7x7 pooling copies one value 49 times: wasteful, but the published network.
     Weights start as torchvision's: Kaiming-normal by fan-out, and normal with deviation 0.01 in the linear layers.
     """
-    layers = OrderedDict[str, nn.Module]()
-    for n, (i, o, depth) in enumerate([(c, 64, 2), (64, 128, 2), (128, 256, 3), (256, 512, 3), (512, 512, 3)], 1):
-        stage = nn.Sequential()
-        for k in range(depth):
-            stage.extend([nn.Conv2d(o if k else i, o, 3, padding=1), nn.BatchNorm2d(o), nn.ReLU()])
-        layers[f"stage{n}"] = stage.append(nn.MaxPool2d(2))
+    layers = convolutions(c)
     layers["pool"] = nn.AdaptiveAvgPool2d(7)
     layers["flat"] = nn.Flatten()
     layers["hidden1"] = Full(nn.Linear(512 * 7 * 7, 4096), nn.ReLU(), nn.Dropout(0.5))
@@ -37,3 +32,17 @@ def vgg16_bn(c: int) -> nn.Sequential:
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
     return body
+
+
+def convolutions(c: int) -> OrderedDict[str, nn.Module]:
+    """Images (b c h w) to maps of 512 channels, through stage1 to stage5, each ended by a pooling that halves.
+
+    Sides that are no multiple of 32 are rounded up on the way (ours), so that of 28 pixels one is left, not none.
+    """
+    layers = OrderedDict[str, nn.Module]()
+    for n, (i, o, depth) in enumerate([(c, 64, 2), (64, 128, 2), (128, 256, 3), (256, 512, 3), (512, 512, 3)], 1):
+        stage = nn.Sequential()
+        for k in range(depth):
+            stage.extend([nn.Conv2d(o if k else i, o, 3, padding=1), nn.BatchNorm2d(o), nn.ReLU()])
+        layers[f"stage{n}"] = stage.append(nn.MaxPool2d(2, ceil_mode=True))
+    return layers

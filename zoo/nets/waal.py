@@ -10,22 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from zoo.nets.common import Full, Shape, fp32
+from zoo.nets.vgg import convolutions
 
 OUTPUTS = ("linear", "sigmoid")
 
 
 def vgg16_conv(c: int) -> nn.Sequential:
-    """Images (b c h w) of 32 pixels or more to features (b 512): the convolutions of VGG-16, through stage1 to stage5.
+    """Images (b c h w) to features (b 512): the convolutions of VGG-16, through stage1 to stage5.
 
     At 32 pixels the last map is one pixel, as released; of larger ones the mean is taken (ours).
     """
-    layers = OrderedDict[str, nn.Module]()
-    for n, (i, o, depth) in enumerate([(c, 64, 2), (64, 128, 2), (128, 256, 3), (256, 512, 3), (512, 512, 3)], 1):
-        stage = nn.Sequential()
-        for k in range(depth):
-            stage.extend([nn.Conv2d(o if k else i, o, 3, padding=1), nn.BatchNorm2d(o), nn.ReLU()])
-        layers[f"stage{n}"] = stage.append(nn.MaxPool2d(2))
-    return nn.Sequential(layers | {"pool": nn.AdaptiveAvgPool2d(1), "flat": nn.Flatten()})
+    return nn.Sequential(convolutions(c) | {"pool": nn.AdaptiveAvgPool2d(1), "flat": nn.Flatten()})
 
 
 def lenet(shape: Shape) -> tuple[nn.Sequential, int]:
