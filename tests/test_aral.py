@@ -21,6 +21,7 @@ from zoo.entries.aral import MNIST, SVHN, critic_logit, doubt, encode
 from zoo.nets.aral import CLASSIFIERS, Encoder, Generator, classifier, normed
 from zoo.nets.critic import Critic
 from zoo.scan import top
+from zoo.testing import who_moves
 
 SHAPE, CLASSES = (1, 8, 8), 3
 TINY = {"width": 4, "gen_width": 4, "enc_width": 4, "latent": 6, "critic_width": 16}
@@ -232,39 +233,19 @@ def test_every_player_has_its_own_rate_and_betas():
     }
 
 
-def moves(pool, parts, settings):
-    """Who has moved whose parameters, at every optimizer step."""
-    moved = []
-
-    def now():
-        return {name: torch.cat([p.detach().flatten() for p in part.parameters()]) for name, part in parts.items()}
-
-    class Seeing(Run):
-        last = now()
-
-        def setup(self, module, optimizer, player=None):
-            def look(*_):
-                fresh = now()
-                moved.append((player, {name for name in fresh if not torch.equal(fresh[name], self.last[name])}))
-                Seeing.last = fresh
-
-            optimizer.register_step_post_hook(look)
-            return super().setup(module, optimizer, player)
-
-    aral.train(Seeing(pool), pool, settings, **parts)
-    return moved
-
-
 def test_each_player_moves_its_own_parameters_only():
     """The classifier learns alone first. Then, in every step: classifier, generator and encoder, critic."""
     game = [("generator", {"generator"}), ("encoder", {"encoder"})]
     task, critic = [("task", {"trunk", "head"})], [("critic", {"critic"})]
-    assert moves(random_pool(), cast(), plan(steps=3, game_steps=2)) == task + 2 * (task + game + critic)
+    moved = who_moves(aral.train, random_pool(), plan(steps=3, game_steps=2), cast())
+    assert moved == task + 2 * (task + game + critic)
+        task + game + critic
+    )
 
 
 def test_for_cifar_the_encoder_takes_a_second_step_alone():
     settings = plan(**FORMS["cifar"], beta1_game=0.0)
-    players = moves(random_pool(), cast(**NETS["cifar"]), settings)
+    players = who_moves(aral.train, random_pool(), settings, cast(**NETS["cifar"]))
     both = [("generator", {"generator"}), ("encoder", {"encoder"})]
     again = [("generator", set()), ("encoder", {"encoder"})]  # without a gradient the generator stays
     assert players == [("task", {"trunk", "head"}), *both, *again, ("critic", {"critic"})]

@@ -19,6 +19,7 @@ from zoo.entries.bgadl import against, doubt
 from zoo.nets import acgan
 from zoo.queries.bayesian import ask_bald, posterior
 from zoo.scan import Scan, evaluating
+from zoo.testing import who_moves
 
 SHAPE, CLASSES = (1, 8, 8), 3
 TINY = {"width": 4, "gan_width": 4, "latent": 6}
@@ -202,24 +203,7 @@ def test_a_companion_without_gradient_changes_no_update(settings):
 
 def test_each_player_moves_its_own_parameters_only_and_in_this_order():
     pool, parts = random_pool(), cast()
-    moved = []
-
-    def now():
-        return {name: torch.cat([p.detach().flatten() for p in part.parameters()]) for name, part in parts.items()}
-
-    class Seeing(Run):
-        last = now()
-
-        def setup(self, module, optimizer, player=None):
-            def look(*_):
-                fresh = now()
-                moved.append((player, {name for name in fresh if not torch.equal(fresh[name], self.last[name])}))
-                Seeing.last = fresh
-
-            optimizer.register_step_post_hook(look)
-            return super().setup(module, optimizer, player)
-
-    bgadl.train(Seeing(pool), pool, plan(steps=4, alone=0.5, trust=0.75), **parts)
+    moved = who_moves(bgadl.train, pool, plan(steps=4, alone=0.5, trust=0.75), parts)
     task, game = ("task", {"trunk", "head"}), [(name, {name}) for name in GAME]
     assert moved == [task, task, *game, task, *game, task]
     assert all(p.requires_grad for part in parts.values() for p in part.parameters())

@@ -21,7 +21,7 @@ from zoo.entries.gaal import GOALS, PAPER_QUERY, Found, certainty, decision, dou
 from zoo.nets.gan import GENERATORS, Discriminator, Generator
 from zoo.queries import latent
 from zoo.queries.latent import RATES, nearest_each, search, spread
-from zoo.testing import Subject, the_order_of_the_pool_does_not_matter
+from zoo.testing import Subject, the_order_of_the_pool_does_not_matter, who_moves
 
 SHAPE, CLASSES = (1, 8, 8), 2
 TINY = {"width": 4, "gan_width": 8, "latent": 6, "batch": 8, "gan_batch": 8}
@@ -152,24 +152,7 @@ def test_one_step_of_each_player_is_the_transcription_of_the_equations(form, smo
 
 def test_each_player_moves_its_own_parameters_only():
     pool, parts = blind(random_pool()), cast()
-    moved = []
-
-    def now():
-        return {name: torch.cat([p.detach().flatten() for p in part.parameters()]) for name, part in parts.items()}
-
-    class Seeing(Run):
-        last = now()
-
-        def setup(self, module, optimizer, player=None):
-            def look(*_):
-                fresh = now()
-                moved.append((player, {name for name in fresh if not torch.equal(fresh[name], self.last[name])}))
-                Seeing.last = fresh
-
-            optimizer.register_step_post_hook(look)
-            return super().setup(module, optimizer, player)
-
-    gaal.pretext(Seeing(pool), pool, plan(gan_steps=2), **parts)
+    moved = who_moves(gaal.pretext, pool, plan(gan_steps=2), parts)
     assert moved == 2 * [("discriminator", {"discriminator"}), ("generator", {"generator"})]
     assert all(p.requires_grad for p in parts["discriminator"].parameters())
 

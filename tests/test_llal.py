@@ -17,7 +17,7 @@ from trainers.llal import Meeting, hinge, logistic, read
 from trainers.pool import Pool, normal
 from trainers.run import Run
 from trainers.seeds import generator
-from zoo import gaming
+from zoo import diagnosis
 from zoo.catalogue import entries
 from zoo.entries.llal import predict, ranker
 from zoo.nets.ranker import Ranker
@@ -388,8 +388,8 @@ def test_diagnosis_ranks_what_it_says():
 
 def test_rank_correlation_with_ties():
     a, b = torch.tensor([1.0, 1.0, 2.0, 5.0, 5.0]), torch.tensor([3.0, 1.0, 1.0, 0.0, 9.0])
-    assert gaming.correlation(a, b) == pytest.approx(spearmanr(a, b).statistic)
-    assert gaming.correlation(a, torch.ones(5)) == gaming.correlation(a[:1], b[:1]) == 0
+    assert diagnosis.correlation(a, b) == pytest.approx(spearmanr(a, b).statistic)
+    assert diagnosis.correlation(a, torch.ones(5)) == diagnosis.correlation(a[:1], b[:1]) == 0
 
 
 def test_it_doubts_a_ranker_that_is_blind():

@@ -19,6 +19,7 @@ from zoo.catalogue import entries
 from zoo.entries.ta_vaal import judge
 from zoo.nets.ranker import Scale
 from zoo.nets.vae import VAE
+from zoo.testing import who_moves
 
 SHAPE, CLASSES = (1, 8, 8), 2
 TINY = {"width": 4, "ranker_width": 4, "vae_width": 4, "latent": 6, "critic_width": 16}
@@ -181,28 +182,7 @@ def test_the_first_half_is_learning_loss_bit_by_bit():
 def test_each_player_moves_its_own_parameters_only():
     """Seen at every optimizer step: what has changed since the last one belongs to one player."""
     pool, parts = random_pool(), cast()
-    moved = []
-
-    def now():
-        return {
-            name: torch.cat([p.detach().flatten() for p in part.parameters()])
-            for name, part in parts.items()
-            if name != "scale"
-        }
-
-    class Seeing(Run):
-        last = now()
-
-        def setup(self, module, optimizer, player=None):
-            def look(*_):
-                fresh = now()
-                moved.append((player, {name for name in fresh if not torch.equal(fresh[name], self.last[name])}))
-                Seeing.last = fresh
-
-            optimizer.register_step_post_hook(look)
-            return super().setup(module, optimizer, player)
-
-    ta_vaal.train(Seeing(pool), pool, plan(steps=1, game_steps=2), **parts)
+    moved = who_moves(ta_vaal.train, pool, plan(steps=1, game_steps=2), parts)
     game = [("vae", {"vae"}), ("critic", {"critic"})]
     assert moved == [("task", {"trunk", "head", "ranker"}), *game, *game]
     assert all(p.requires_grad for p in parts["critic"].parameters())

@@ -16,6 +16,7 @@ from trainers.run import Run
 from trainers.seeds import generator, reseed
 from zoo.catalogue import entries
 from zoo.entries.vaal import critic_logit
+from zoo.testing import who_moves
 
 SHAPE, CLASSES = (1, 8, 8), 2
 TINY = {"width": 4, "vae_width": 4, "latent": 6, "critic_width": 16}
@@ -138,25 +139,7 @@ def test_one_step_of_each_player_is_the_transcription_of_the_equations(form, vae
 def test_each_player_moves_its_own_parameters_only():
     """Seen at every optimizer step: what has changed since the last one belongs to one player."""
     pool, parts = random_pool(), cast()
-    moved = []
-
-    def now():
-        return {name: torch.cat([p.detach().flatten() for p in part.parameters()]) for name, part in parts.items()}
-
-    class Seeing(Run):
-        last = now()
-
-        def setup(self, module, optimizer, player=None):
-            def look(*_):
-                fresh = now()
-                moved.append((player, {name for name in fresh if not torch.equal(fresh[name], self.last[name])}))
-                Seeing.last = fresh
-
-            optimizer.register_step_post_hook(look)
-            return super().setup(module, optimizer, player)
-
-    run = Seeing(pool)
-    vaal.train(run, pool, plan(steps=1, game_steps=2, vae_steps=2), **parts)
+    moved = who_moves(vaal.train, pool, plan(steps=1, game_steps=2, vae_steps=2), parts)
     assert moved == [("task", {"trunk", "head"})] + 2 * [("vae", {"vae"}), ("vae", {"vae"}), ("critic", {"critic"})]
 
 

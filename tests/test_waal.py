@@ -19,6 +19,7 @@ from zoo.catalogue import entries
 from zoo.entries.waal import both_norms, doubt, looks, single_worst
 from zoo.nets.trunk import trunk
 from zoo.nets.waal import Critic
+from zoo.testing import who_moves
 
 SHAPE, CLASSES = (1, 8, 8), 2
 TINY = {"width": 4, "critic_width": 16}
@@ -179,24 +180,7 @@ def test_two_steps_of_each_player_are_the_transcription_of_the_equations(setting
 def test_each_player_moves_its_own_parameters_only():
     """Seen at every optimizer step: what has changed since the last one belongs to one player."""
     pool, parts = random_pool(), cast()
-    moved = []
-
-    def now():
-        return {name: torch.cat([p.detach().flatten() for p in part.parameters()]) for name, part in parts.items()}
-
-    class Seeing(Run):
-        last = now()
-
-        def setup(self, module, optimizer, player=None):
-            def look(*_):
-                fresh = now()
-                moved.append((player, {name for name in fresh if not torch.equal(fresh[name], self.last[name])}))
-                Seeing.last = fresh
-
-            optimizer.register_step_post_hook(look)
-            return super().setup(module, optimizer, player)
-
-    waal.train(Seeing(pool), pool, plan(steps=2, critic_steps=2), **parts)
+    moved = who_moves(waal.train, pool, plan(steps=2, critic_steps=2), parts)
     assert moved == 2 * [("trunk", {"trunk"}), ("head", {"head"}), ("critic", {"critic"}), ("critic", {"critic"})]
     assert all(p.requires_grad for p in parts["critic"].parameters())
 

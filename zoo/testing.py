@@ -11,16 +11,18 @@ Each law trains tiny networks for a few steps and raises AssertionError where it
 
 import random
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from trainers.pool import Pool
+from trainers.run import Run
 from zoo.catalogue import create, find, load, resolve
 from zoo.entry import Entry
 from zoo.learner import Learner
@@ -321,6 +323,38 @@ LAWS: tuple[Callable[[Subject], None], ...] = (
 
 class Killed(BaseException):
     """Somebody pulled the plug."""
+
+
+def who_moves(
+    train: Callable[..., object], pool: Pool, plan: object, parts: Mapping[str, nn.Module]
+) -> list[tuple[str | None, set[str]]]:
+    """At every optimizer step of a loop, the player whose step it was, and the parts that have changed since the last.
+
+    For tests that each player moves its own parameters only, in the order of the paper.
+    """
+    moved: list[tuple[str | None, set[str]]] = []
+
+    def now() -> dict[str, Tensor]:
+        flat = {name: [p.detach().flatten() for p in part.parameters()] for name, part in parts.items()}
+        return {name: torch.cat(values) for name, values in flat.items() if values}
+
+    class Seeing(Run):
+        last = now()
+
+        def setup(
+            self, module: nn.Module, optimizer: Optimizer | None, player: str | None = None
+        ) -> tuple[nn.Module, Optimizer]:
+            def look(*_: object) -> None:
+                fresh = now()
+                moved.append((player, {name for name in fresh if not torch.equal(fresh[name], Seeing.last[name])}))
+                Seeing.last = fresh
+
+            if optimizer is not None:
+                optimizer.register_step_post_hook(look)
+            return super().setup(module, optimizer, player)
+
+    train(Seeing(pool), pool, plan, **parts)
+    return moved
 
 
 def weights(learner: Learner) -> dict[str, Tensor]:

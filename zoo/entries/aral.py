@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainers import aral as loop
-from zoo import gaming
+from zoo import diagnosis
 from zoo.entry import Entry, Parts, Preset
 from zoo.nets.aral import CLASSIFIERS, Encoder, Generator, classifier
 from zoo.nets.common import Shape
@@ -74,18 +74,18 @@ def diagnose(scan: Scan, held_out: Tensor) -> dict[str, float]:
     """Whether the game works.
 
     critic_auc: labeled against unlabeled images of the pool, 0.5 is chance. active_units, latent_units, kl, recon: see
-    `gaming.latent`. gap: the discriminator's mean logit of held-out images above that of made ones. agreement: how
+    `diagnosis.latent`. gap: the discriminator's mean logit of held-out images above that of made ones. agreement: how
     often the classifier sees in a made image the label that it was made for, of `classes`.
     """
     parts, k = scan.parts, scan.pool.classes
-    fresh = gaming.held(scan, held_out)
+    fresh = diagnosis.held(scan, held_out)
     label = torch.arange(50 * k) % k
     chance = scan.generator("diagnose")
-    made = gaming.held(scan, held_out[:1].expand(len(label), -1, -1, -1))
+    made = diagnosis.held(scan, held_out[:1].expand(len(label), -1, -1, -1))
     logits = made.each(lambda x: scan.task(sample(parts, len(x), label[: len(x)], chance)), size=10 * k).cpu()
     return {
-        "critic_auc": gaming.tells(scan, lambda x: critic_logit(parts, x)),
-        **gaming.latent(scan, held_out, lambda x: encode(parts, x)[1:], lambda x: rebuild(parts, x)),
+        "critic_auc": diagnosis.tells(scan, lambda x: critic_logit(parts, x)),
+        **diagnosis.latent(scan, held_out, lambda x: encode(parts, x)[1:], lambda x: rebuild(parts, x)),
         "gap": (loop.realness(fresh.logits).mean().cpu() - loop.realness(logits).mean()).item(),
         "agreement": (logits.argmax(1) == label).float().mean().item(),
         "classes": k,
@@ -94,7 +94,7 @@ def diagnose(scan: Scan, held_out: Tensor) -> dict[str, float]:
 
 def doubt(numbers: Mapping[str, float]) -> list[str]:
     """What speaks against the game: a critic that guesses, a latent that is dead, images that are mere noise."""
-    against = gaming.doubt(numbers)
+    against = diagnosis.doubt(numbers)
     if numbers["recon"] > 0.95:
         against.append(f"images are rebuilt with {numbers['recon']:.2f} of their variance as error, as by their mean")
     if numbers["agreement"] < 2 / numbers["classes"]:

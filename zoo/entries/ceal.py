@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from trainers import ceal as loop
 from trainers.pool import Pool
-from zoo import gaming
+from zoo import diagnosis
 from zoo.entry import Entry, Preset
 from zoo.nets.belief import Belief
 from zoo.nets.common import Shape
@@ -69,7 +69,7 @@ def diagnose(scan: Scan, held_out: Tensor) -> dict[str, float]:
     """
     pool, delta = scan.pool, scan.parts["belief"].get_buffer("delta").item()
     _, guesses = believed(scan)
-    fresh = gaming.held(scan, held_out)
+    fresh = diagnosis.held(scan, held_out)
     return {
         "delta": delta,
         "believed": len(guesses),

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainers import llal as loop
-from zoo import gaming
+from zoo import diagnosis
 from zoo.entry import Entry, Parts, Preset
 from zoo.nets.common import Shape
 from zoo.nets.ranker import Ranker
@@ -64,13 +64,15 @@ def diagnose(scan: Scan, held_out: Tensor) -> dict[str, float]:
     rank_correlation: Spearman's, of the predicted loss with the classifier's own entropy, over held-out images.
     rank_correlation_labeled: with the true loss, over the labeled images, which both were trained on. 0 is chance.
     """
-    fresh = gaming.held(scan, held_out)
+    fresh = diagnosis.held(scan, held_out)
     log = fresh.logits.log_softmax(1)
     logits = scan.each(scan.task, of=scan.pool.labeled)
     known = scan.pool.labels[scan.pool.labeled].to(logits.device)
     return {
-        "rank_correlation": gaming.correlation(fresh.each(lambda x: predict(scan.parts, x)), -(log.exp() * log).sum(1)),
-        "rank_correlation_labeled": gaming.correlation(
+        "rank_correlation": diagnosis.correlation(
+            fresh.each(lambda x: predict(scan.parts, x)), -(log.exp() * log).sum(1)
+        ),
+        "rank_correlation_labeled": diagnosis.correlation(
             scan.each(lambda x: predict(scan.parts, x), of=scan.pool.labeled),
             F.cross_entropy(logits, known, reduction="none"),
         ),

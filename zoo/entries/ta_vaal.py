@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from trainers import ta_vaal as loop
-from zoo import gaming
+from zoo import diagnosis
 from zoo.entries.llal import build as build_ranked
 from zoo.entries.llal import diagnose as diagnose_ranker
 from zoo.entries.llal import doubt as doubt_ranker
@@ -68,19 +68,21 @@ def diagnose(scan: Scan, held_out: Tensor) -> dict[str, float]:
 
     critic_auc: labeled against unlabeled images of the pool, 0.5 is chance. rank_auc: the same by the rank alone, low
     ranks for labeled; what the critic has above it comes from the images. The others: see `llal.diagnose` and
-    `gaming.latent`.
+    `diagnosis.latent`.
     """
     return {
         **diagnose_ranker(scan, held_out),
-        "critic_auc": gaming.tells(scan, lambda x: judge(scan.parts, x)[0]),
-        "rank_auc": gaming.tells(scan, lambda x: -judge(scan.parts, x)[1]),
-        **gaming.latent(scan, held_out, scan.parts["vae"].get_submodule("encoder"), lambda x: rebuild(scan.parts, x)),
+        "critic_auc": diagnosis.tells(scan, lambda x: judge(scan.parts, x)[0]),
+        "rank_auc": diagnosis.tells(scan, lambda x: -judge(scan.parts, x)[1]),
+        **diagnosis.latent(
+            scan, held_out, scan.parts["vae"].get_submodule("encoder"), lambda x: rebuild(scan.parts, x)
+        ),
     }
 
 
 def doubt(numbers: Mapping[str, float]) -> list[str]:
     """What speaks against the ranker, and against the game."""
-    return doubt_ranker(numbers) + gaming.doubt(numbers)
+    return doubt_ranker(numbers) + diagnosis.doubt(numbers)
 
 
 def sample(parts: Parts, n: int, labels: Tensor | None, chance: Generator) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from trainers import vaal as loop
-from zoo import gaming
+from zoo import diagnosis
 from zoo.entry import Entry, Parts, Preset
 from zoo.nets.common import Shape
 from zoo.nets.critic import Critic
@@ -52,11 +52,13 @@ def critic_logit(parts: Parts, x: Tensor) -> Tensor:
 def diagnose(scan: Scan, held_out: Tensor) -> dict[str, float]:
     """Whether the game works.
 
-    critic_auc: labeled against unlabeled images of the pool, 0.5 is chance. The others: see `gaming.latent`.
+    critic_auc: labeled against unlabeled images of the pool, 0.5 is chance. The others: see `diagnosis.latent`.
     """
     return {
-        "critic_auc": gaming.tells(scan, lambda x: critic_logit(scan.parts, x)),
-        **gaming.latent(scan, held_out, scan.parts["vae"].get_submodule("encoder"), lambda x: rebuild(scan.parts, x)),
+        "critic_auc": diagnosis.tells(scan, lambda x: critic_logit(scan.parts, x)),
+        **diagnosis.latent(
+            scan, held_out, scan.parts["vae"].get_submodule("encoder"), lambda x: rebuild(scan.parts, x)
+        ),
     }
 
 
@@ -127,7 +129,7 @@ vaal = Entry(
     train=loop.train,
     query=Query("vaal", ask, "arXiv:1904.00370, Eq. 4", cost="u encoder", needs=("vae", "critic")),
     diagnose=diagnose,
-    doubt=gaming.doubt,
+    doubt=diagnosis.doubt,
     plainly=True,
     sample=sample,
     rebuild=rebuild,
