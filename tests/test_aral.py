@@ -239,8 +239,6 @@ def test_each_player_moves_its_own_parameters_only():
     task, critic = [("task", {"trunk", "head"})], [("critic", {"critic"})]
     moved = who_moves(aral.train, random_pool(), plan(steps=3, game_steps=2), cast())
     assert moved == task + 2 * (task + game + critic)
-        task + game + critic
-    )
 
 
 def test_for_cifar_the_encoder_takes_a_second_step_alone():
