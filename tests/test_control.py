@@ -7,6 +7,7 @@ import torch
 
 import zoo
 from zoo.catalogue import entries
+from zoo.entry import never
 from zoo.testing import LAWS, Subject, alike, pool, same, weights
 
 
@@ -17,7 +18,7 @@ def unfair(run, p, plan, *, trunk, head):
     entries()["plain"].train(run, p, plan, trunk=trunk, head=head)
 
 
-OWN = replace(entries()["plain"], name="unfair", train=unfair, plainly=False)
+OWN = replace(entries()["plain"], name="unfair", train=unfair, plainly=never)
 
 
 def learner(**settings):
@@ -81,3 +82,8 @@ def test_the_twin_has_the_trunk_and_head_of_the_entry(name, nets):
     assert set(twin) == {"trunk", "head"}
     for part in twin:
         assert same(dict(own[part].state_dict()), dict(twin[part].state_dict()))
+
+
+def test_whether_training_is_plain_is_up_to_the_plan():
+    assert zoo.create("gaal", training="plain", device="cpu").twin is None
+    assert zoo.create("gaal", training="plain", learner="svm", trunk="pixels", device="cpu").twin is not None

@@ -10,6 +10,7 @@ import zoo
 from trainers import supervised
 from trainers.pool import Pool
 from zoo.catalogue import entries
+from zoo.entry import never
 from zoo.testing import LAWS, Subject, pool, same, weights
 
 SEEN = []
@@ -27,7 +28,7 @@ def pretext(run, seen, plan, *, trunk, head):  # noqa: ARG001
     return {"trunk": trunk}
 
 
-ENTRY = replace(entries()["plain"], name="prepared", pretext=pretext, plainly=False)
+ENTRY = replace(entries()["plain"], name="prepared", pretext=pretext, plainly=never)
 
 
 @pytest.fixture(autouse=True)

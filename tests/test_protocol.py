@@ -19,6 +19,7 @@ from trainers.run import Snapshots
 from trainers.seeds import Seeds, key
 from zoo import catalogue, datasets, testing
 from zoo.cli import main
+from zoo.entry import never
 from zoo.studies import engine, measures
 from zoo.studies import study as studies
 from zoo.studies.gains import gain_split
@@ -748,7 +749,7 @@ def unfair() -> Any:
             pass
 
     asking = replace(catalogue.queries()["margin"], name="unfairly")
-    return replace(own, name="unfair", train=train, plainly=False, query=asking)
+    return replace(own, name="unfair", train=train, plainly=never, query=asking)
 
 
 @pytest.fixture

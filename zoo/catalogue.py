@@ -254,7 +254,7 @@ def _plainly(learner: Learner) -> Learner:
     from trainers.supervised import Plan
 
     plain, entry = entries()["plain"], learner.entry
-    if entry.plainly or entry is plain:
+    if entry.plainly(learner.loop):
         text = "%s trains its task network plainly already: training='plain' changes nothing"
         logging.getLogger("alzoo").warning(text, learner.name)
         return learner

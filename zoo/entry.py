@@ -23,6 +23,14 @@ class Preset:
     asks: Mapping[str, Any] = field(default_factory=dict)  # settings of the entry's own query
 
 
+def always(plan: Any) -> bool:  # noqa: ARG001
+    return True
+
+
+def never(plan: Any) -> bool:  # noqa: ARG001
+    return False
+
+
 @dataclass(frozen=True)
 class Entry:
     """A method.
@@ -36,6 +44,8 @@ class Entry:
         this pool is labeled, and no round has been. What comes out is remembered for other fits on the same images.
     diagnose: (scan, held_out uint8 (n c h w)) -> numbers that tell whether its game works.
     doubt: these numbers -> a sentence for each that says it does not.
+    plainly: the loop's Plan -> whether trunk and head are trained as `plain` trains them, bit by bit.
+    missing: plan -> why there is none.
     sample: (parts, n, labels, generator) -> made images in [-1, 1] (n c h w).
     rebuild: (parts, x in [-1, 1] (b c h w)) -> the same images as the parts see them (b c h w).
     """
@@ -51,5 +61,5 @@ class Entry:
     doubt: Callable[[Mapping[str, float]], list[str]] | None = None
     sample: Callable[..., Tensor] | None = None
     rebuild: Callable[[Parts, Tensor], Tensor] | None = None
-    plainly: bool = False  # trunk and head are trained as `plain` trains them, bit by bit
-    missing: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))  # plan -> why there is none
+    plainly: Callable[[Any], bool] = never
+    missing: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))

@@ -312,7 +312,7 @@ gaal = Entry(
     ),
     diagnose=diagnose,
     doubt=doubt,
-    plainly=True,  # where its learner is a network
+    plainly=lambda plan: bool(plan.learner == "network"),
     sample=sample,
     missing=MappingProxyType({"released": "the authors' code could not be found"}),
 )

@@ -5,7 +5,7 @@ from types import MappingProxyType
 from torch import nn
 
 from trainers import ensemble
-from zoo.entry import Entry, Preset
+from zoo.entry import Entry, Preset, always
 from zoo.nets.common import Shape
 from zoo.nets.trunk import task
 from zoo.queries.uncertainty import random
@@ -26,7 +26,7 @@ plain = Entry(
     plans=MappingProxyType({"ours": Preset(ensemble.Plan())}),
     train=ensemble.train,
     query=random,
-    plainly=True,
+    plainly=always,
     missing=MappingProxyType(
         dict.fromkeys(("paper", "released"), "plain training has no paper of its own; give it the settings by name")
     ),

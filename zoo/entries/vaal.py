@@ -7,7 +7,7 @@ from torch import Generator, Tensor, nn
 
 from trainers import vaal as loop
 from zoo import diagnosis
-from zoo.entry import Entry, Parts, Preset
+from zoo.entry import Entry, Parts, Preset, always
 from zoo.nets.common import Shape
 from zoo.nets.critic import Critic
 from zoo.nets.trunk import task
@@ -130,7 +130,7 @@ vaal = Entry(
     query=Query("vaal", ask, "arXiv:1904.00370, Eq. 4", cost="u encoder", needs=("vae", "critic")),
     diagnose=diagnose,
     doubt=diagnosis.doubt,
-    plainly=True,
+    plainly=always,
     sample=sample,
     rebuild=rebuild,
 )

@@ -62,7 +62,7 @@ def controls_of(learner: Learner) -> tuple[str, ...]:
 
     None where the network that answers is trained plainly: such a learner is its own control.
     """
-    if learner.entry.plainly or learner.twin is not None:
+    if learner.entry.plainly(learner.loop) or learner.twin is not None:
         return ()
     return f"{learner.entry.name}+{RANDOM}", f"plain+{learner.name.removesuffix(SHUFFLED)}"
 
