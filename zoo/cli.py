@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +168,44 @@ def report_(directories: tuple[Path, ...]) -> None:
         for directory in directories:
             report.write(directory)
             Console().print(f"report: {directory / 'report.html'}", soft_wrap=True)
+
+
+@app.command()
+@click.argument("what", type=click.Choice(["queries"]))
+@click.option("--queries", "names", help="Names, as kcenter,badge. [default: all that need features alone]")
+@click.option("--pool", default=50_000, show_default=True, type=click.IntRange(400), help="Unlabeled images at most.")
+@click.option("--asked", default=1_000, show_default=True, type=click.IntRange(1), help="Images asked for at most.")
+@click.option("--repeats", default=3, show_default=True, type=click.IntRange(1), help="How often each is timed.")
+@click.option("--threads", default=1, show_default=True, type=click.IntRange(1), help="Of torch.")
+@click.option("--json", "file", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures here, too.")
+def bench(
+    *,
+    what: str,  # noqa: ARG001 (there is one so far)
+    names: str | None,
+    pool: int,
+    asked: int,
+    repeats: int,
+    threads: int,
+    file: Path | None,
+) -> None:
+    """Time queries on made-up features, beside a plain form of the same mathematics where there is one."""
+    with refusals(*wrong_requests()):
+        import torch
+
+        from zoo import bench as bench_
+        from zoo.naming import pick
+        from zoo.queries import QUERIES
+
+        if file is not None and file.exists():
+            raise FileExistsError(f"{file} exists. Give another file with --json")
+        wanted = tuple(pick(QUERIES, name.strip(), "query").name for name in names.split(",")) if names else ()
+        torch.set_num_threads(threads)
+        figures = bench_.queries(wanted, pool, asked, repeats=repeats)
+    columns = ("query", "unlabeled", "asked", "seconds", "least", "most", "MiB", "plain s", "plain MiB", "plain / ours")
+    rows = [tuple(asdict(figure).values()) for figure in figures]
+    Console().print(table("queries", columns, rows))
+    if file is not None:
+        file.write_text(json.dumps(bench_.record(figures), indent=1) + "\n")
 
 
 def main() -> None:

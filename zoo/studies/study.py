@@ -7,9 +7,7 @@ import logging
 import math
 import os
 import platform
-import re
 import subprocess
-import sys
 import time
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -31,7 +29,7 @@ from trainers.run import Journal
 from trainers.seeds import Seeds
 from zoo import datasets
 from zoo.catalogue import create
-from zoo.device import fabric
+from zoo.device import fabric, peak_bytes
 from zoo.journal import seldom, tensorboard
 from zoo.learner import Learner
 from zoo.naming import pick
@@ -396,24 +394,6 @@ def _contact_sheet(pool: Pool, asked: list[int], path: Path, most: int = 64) -> 
     images = images[:, :3] if images.shape[1] >= 3 else images[:, :1]
     path.parent.mkdir(parents=True, exist_ok=True)
     to_pil_image(make_grid(images, nrow=16, padding=1, pad_value=128)).save(path)
-
-
-@contextmanager
-def peak_bytes() -> Iterator[Callable[[], int]]:
-    """The most memory this process held inside: on the GPU where there is one, else resident (Linux) or since start."""
-    import resource
-
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-        yield torch.cuda.max_memory_allocated
-        return
-    forget, status = Path("/proc/self/clear_refs"), Path("/proc/self/status")
-    if os.access(forget, os.W_OK):
-        forget.write_text("5")
-        yield lambda: 1024 * int(re.findall(r"VmHWM:\s+(\d+)", status.read_text())[0])
-    else:
-        unit = 1 if sys.platform == "darwin" else 1024
-        yield lambda: unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 @contextmanager
