@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,25 +19,33 @@ NEUTRAL = "#6b6b6b"  # random, the yardstick, has no colour
 
 @dataclass(frozen=True)
 class Line:
-    """A learner's curve: its points, its seeds' (labels, accuracy) paths, and which style it wears (-1: neutral)."""
+    """A learner's curve: its points, its seeds' paths over the same, and which style it wears (-1: neutral)."""
 
     learner: str
     points: list[Point]
-    seeds: list[list[tuple[int, float]]]
+    seeds: list[list[tuple[float, float]]]
     style: int
 
 
-def lines_of(records: Sequence[Record], learners: Sequence[str] | None) -> list[Line]:
-    """Every learner with a record as a line, best final accuracy first; its style follows the study's order."""
+def lines_of(
+    records: Sequence[Record],
+    learners: Sequence[str] | None,
+    over: Callable[[Record], float | None] = lambda record: record.labels,
+) -> list[Line]:
+    """Every learner with a record as a line, best final accuracy first; its style follows the study's order.
+
+    over: what it lies over, by default known labels; records without it are left out.
+    """
     lines = []
     style = 0
     for learner in measures.order(records, learners):
-        own = sorted((record for record in records if record.learner == learner), key=lambda record: record.round)
+        mine = sorted((record for record in records if record.learner == learner), key=lambda record: record.round)
+        own = [(record, at) for record in mine if (at := over(record)) is not None]
         neutral = learner in BASELINES
         if own:
-            seeds = sorted({record.seed for record in own})
-            paths = [[(record.labels, record.accuracy) for record in own if record.seed == seed] for seed in seeds]
-            lines.append(Line(learner, measures.curve(own), paths, -1 if neutral else style))
+            seeds = sorted({record.seed for record, _ in own})
+            paths = [[(at, record.accuracy) for record, at in own if record.seed == seed] for seed in seeds]
+            lines.append(Line(learner, measures.curve(*zip(*own, strict=True)), paths, -1 if neutral else style))
         style += not neutral
     return sorted(lines, key=lambda line: -line.points[-1].accuracy[0])
 
@@ -54,7 +62,7 @@ def plot(lines: Sequence[Line], data: str, kind: Literal["png", "svg"] = "png") 
     handles = []
     for line in lines:
         colour, marker, dashes = style_of(line.style)
-        x = [point.labels for point in line.points]
+        x = [point.at for point in line.points]
         y = [100 * point.accuracy[0] for point in line.points]
         look: dict[str, Any] = {"color": colour, "linestyle": (0, dashes) if dashes else "-", "linewidth": 1.8}
         look |= {"marker": marker, "markersize": 4}
@@ -63,7 +71,7 @@ def plot(lines: Sequence[Line], data: str, kind: Literal["png", "svg"] = "png") 
         if len(line.seeds) > 1:
             for path in line.seeds:
                 axes.plot(*zip(*[(n, 100 * a) for n, a in path], strict=True), color=colour, linewidth=0.6, alpha=0.35)
-            sure = [(p.labels, p.accuracy[1], p.accuracy[2]) for p in line.points]
+            sure = [(p.at, p.accuracy[1], p.accuracy[2]) for p in line.points]
             band = [(n, 100 * low, 100 * high) for n, low, high in sure if low is not None and high is not None]
             if band:
                 x, low, high = (list(column) for column in zip(*band, strict=True))

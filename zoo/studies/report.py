@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from zoo.studies import measures
 from zoo.studies.curves import lines_of, plot
 from zoo.studies.files import put
+from zoo.studies.gains import gain_split
 from zoo.studies.measures import Interval, Record, Row
 from zoo.studies.page import page
 from zoo.studies.statistics import differences
@@ -40,7 +41,7 @@ def write(directory: Path) -> None:
     put(directory / "summary.csv", _csv(rows).encode())
     put(directory / "curves.png", plot(lines, str(study.get("data", "?"))))
     put(directory / "curves.svg", plot(lines, str(study.get("data", "?")), "svg"))
-    put(directory / "table.md", _markdown(records, rows).encode())
+    put(directory / "table.md", (_markdown(records, rows) + _gains(records, study.get("rounds"))).encode())
     put(directory / "report.html", page(directory, study, records, rows, lines).encode())
 
 
@@ -116,6 +117,21 @@ def _markdown(records: Sequence[Record], rows: Sequence[Row]) -> str:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _gains(records: Sequence[Record], rounds: int | None) -> str:
+    """The table of what gains come from; empty where no control was run."""
+    splits = [split for split in gain_split(records, rounds) if split.own and (split.training or split.elsewhere)]
+    lines = [
+        "",
+        "| learner | seeds | gain, points | by training | by questions | questions elsewhere |",
+        "|---|---|---|---|---|---|",
+    ]
+    for split in splits:
+        parts = (split.gain, split.training, split.questions, split.elsewhere)
+        cells = [split.learner.replace("|", "\\|"), str(split.seeds), *(percent(part, sign=True) for part in parts)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n" if splits else ""
 
 
 def _bounds(interval: Interval | None) -> list[str]:
