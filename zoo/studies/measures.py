@@ -47,6 +47,7 @@ class Record:
     controls: tuple[str, ...] = ()  # its training with random questions, its questions with plain training
     ticks: int | None = None  # steps of the fit, those of all stages together
     scores: tuple[float, ...] | None = None  # of what was asked
+    judged: Mapping[str, Any] | None = None  # where the images were made: the ledger of who judged them
     wrong: int = 0  # labels that are not the truth, of all known
     left_out: tuple[int, ...] = ()  # classes that the initial set has none of
     label_cost: float = 0.0  # of all answers so far, in the study's cost_unit
@@ -303,6 +304,7 @@ def _record(data: Any) -> Record:
         controls=tuple(map(str, data.get("controls") or ())),
         ticks=None if data.get("ticks") is None else int(data["ticks"]),
         scores=None if data.get("scores") is None else tuple(map(float, data["scores"])),
+        judged=data.get("judged"),
         wrong=int(data.get("wrong") or 0),
         left_out=tuple(map(int, data.get("left_out") or ())),
         label_cost=float(data.get("label_cost") or 0),
