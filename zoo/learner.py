@@ -138,10 +138,10 @@ class Learner:
         """What the entry makes of the images alone, before it sees a label: weights by part, and remembered."""
         assert self.entry.pretext is not None
         blind = Pool.hidden(pool.images, pool.classes, nobody, pool.names)
-        if isinstance(self.seed, Seeds):  # what queries draw makes no difference to it
-            owner = replace(self, seed=replace(self.seed, queries=self.seed.batches))._owner(blind)
-        else:
-            owner = self._owner(blind)
+        seed = self.seed
+        if isinstance(seed, Seeds):  # what queries draw makes no difference to it
+            seed = seed.batches if seed.networks == seed.batches else replace(seed, queries=seed.batches)
+        owner = replace(self, seed=seed)._owner(blind)
         if self.begun is None or self.begun[0] != owner:
             with seeded(torch.device(self.device), self.seed, "pretext"):
                 parts = self.build(pool.shape, pool.classes)

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from zoo.studies import measures, statistics
+from zoo.studies import measures, reproduce, statistics
 from zoo.studies.curves import Line, lines_of, short, span
 from zoo.studies.gains import Split, gain_split
 from zoo.studies.measures import BASELINES, Record, Row
@@ -48,6 +48,7 @@ def page(
     results = directory / "results.jsonl"
     last = datetime.fromtimestamp(results.stat().st_mtime, UTC).strftime("%Y-%m-%d %H:%M UTC") if records else None
     finished = bool(rows) and complete >= planned
+    shown = [*lines, *reproduce.lines(study, lines)]
     return environment.get_template("report.html.jinja").render(
         data=str(study.get("data", "?")),
         last=last,
@@ -70,10 +71,14 @@ def page(
         penalties=statistics.penalties(records) if max((row.seeds for row in rows), default=0) > 1 else {},
         overlaps=sorted(statistics.overlap(records).items(), key=lambda pair: -pair[1]),
         lines=lines,
-        charts=_charts(lines),
+        shown=shown,
+        charts=_charts(shown),
+        notes=study.get("notes", ()),
+        protocol=reproduce.protocols().get(str(study.get("protocol"))),
+        beside=reproduce.beside(study, records),
         splits=_splits(records, asked["rounds"]),
         costs=_costs(records, study),
-        plots=[_hover(lines), _hover(_timed(records, study))],
+        plots=[_hover(shown), _hover(_timed(records, study))],
         steps=_steps(lines),
         diagnoses=_diagnoses(records, study.get("learners")),
         doubts=measures.doubts(records, study.get("learners")),
@@ -201,6 +206,7 @@ def _chart(lines: Sequence[Line], width: int, height: int, log: bool) -> dict[st
         series.append(
             {
                 "style": line.style,
+                "published": line.published,
                 "mean": path([(p.at, p.accuracy[0]) for p in line.points]),
                 "dots": [(x(p.at), y(p.accuracy[0])) for p in line.points],
                 "seeds": [path(seed) for seed in line.seeds] if len(line.seeds) > 1 else [],

@@ -24,14 +24,15 @@ from typing import Any
 
 import tomli_w
 import torch
-from safetensors.torch import load, save
+from safetensors.torch import load as tensors
+from safetensors.torch import save
 
 import checkpoints
 from trainers.pool import Pool
 from trainers.run import Journal
 from trainers.seeds import Seeds
 from zoo import datasets
-from zoo.catalogue import create
+from zoo.catalogue import create, load
 from zoo.device import fabric
 from zoo.journal import seldom, tensorboard
 from zoo.judging import judge
@@ -356,7 +357,7 @@ def told(pool: Pool, asking: Line, images: Path) -> Pool:
     """The pool after a round: with the answers of its oracle, or with the made images that got a label."""
     if asking.get("judged") is None:
         return pool.reveal(asking["asked"])
-    return pool.reveal([]).admit(load(images.read_bytes())["images"], asking["judged"]["labels"])
+    return pool.reveal([]).admit(tensors(images.read_bytes())["images"], asking["judged"]["labels"])
 
 
 def new(pools: Sequence[Pool]) -> torch.Tensor:
@@ -418,12 +419,12 @@ def ask(study: Study, out: Path, learner: Learner, pool: Pool, file: Path) -> As
 
 def classifier(study: Study, out: Path) -> Learner:
     """A plain network that knows all labels of the pool: it judges made images in place of a person."""
+    path = out / "cells" / "judge.safetensors"
+    if path.exists():
+        return load(path, device=study.device)
     pool, _ = study.pool(0)
     augment = augmentation(study.data, pool)
     judging = create("plain", seed=0, device=study.device, steps=steps(pool), augment=augment)
-    path = out / "cells" / "judge.safetensors"
-    if path.exists():
-        return judging.filled(*checkpoints.read(path))
     judging.fit(pool.reveal(pool.unlabeled), progress=False)
     keep(judging, path)
     return judging
