@@ -255,6 +255,13 @@ def test_ours_is_shown_where_we_have_been() -> None:
     assert reproduce.beside({"protocol": "of a later version"}, records) == []
 
 
+def test_only_those_named_are_diagnosed_and_after_the_last_round(small: tuple[Result, Path]) -> None:
+    looked_at = {(record["learner"], record["round"]) for record in lines(small[1]) if record["diagnosis"]}
+    assert looked_at == {("gaal", 2)}
+    with pytest.raises(ValueError, match="'vaal' is not among the learners"):
+        synthesizing(diagnose=("vaal",))
+
+
 def test_the_classes_of_the_protocol_are_the_only_ones(small: tuple[Result, Path]) -> None:
     records = lines(small[1])
     assert {len(record["asked_classes"]) for record in records} == {2}

@@ -64,6 +64,7 @@ class Study:
     image is seen; the steps of a round follow from it and the labels there are.
     judge: who labels made images: a "classifier" that is trained on all labels of the pool, or the "nearest" real
     image. confidence: the classifier rejects what it gives less to; what is rejected gets no label.
+    diagnose: learners whose game is looked at, after the last round. None: that of all, after each.
     protocol: the name of the published one that this follows. notes: in what it does not, said on all that is written.
     controls: learners are joined by those of `zoo.studies.controls`. shuffle: and by themselves with shuffled scores.
     threads: of each process; part of the study, since the order of sums is. settings: of single learners, by name.
@@ -89,6 +90,7 @@ class Study:
     epochs: float | None = None
     judge: str | None = None
     confidence: float = 0.9
+    diagnose: tuple[str, ...] | None = None
     protocol: str | None = None
     notes: tuple[str, ...] = ()
     controls: bool = False
@@ -132,6 +134,8 @@ class Study:
                 raise ValueError(f"{name}.{min(common)} cannot be set for one learner: all share it in a study")
             if self.epochs is not None and "steps" in table:
                 raise ValueError(f"{name}.steps is set, but epochs={self.epochs} says how many; give one of them")
+        if strange := {*(self.diagnose or ())} - {*self.learners}:
+            raise ValueError(f"diagnose={self.diagnose}, but {min(strange)!r} is not among the learners")
         if strange := self.settings.keys() - set(self.learners):
             raise ValueError(
                 f"settings for {min(strange)!r}, which is not among the learners {', '.join(self.learners)}"
@@ -337,7 +341,7 @@ def run_cell(study: Study, out: Path, name: str, seed: int, done: list[Line], em
                 fit_seconds, most = fit(number, write), peak()
             ticks += learner.ticks
             _begun[name] = learner.begun
-            stands = standing(study, learner, pools, test)
+            stands = standing(study, name, learner, pools, test)
             write("al/accuracy", stands["accuracy"], stands["labels"])
             left_out = datasets.left_out(pool.names, study.leave_out, study.seed("initial", seed))
             drawn = {**who, "round": number, "left_out": left_out, **asdict(asking)}
@@ -366,14 +370,15 @@ def new(pools: Sequence[Pool]) -> torch.Tensor:
     return torch.cat([pool.rounds[-1], torch.arange(len(pool) + before, len(pool) + len(pool.made))])
 
 
-def standing(study: Study, learner: Learner, pools: Sequence[Pool], test: datasets.Test) -> Line:
+def standing(study: Study, name: str, learner: Learner, pools: Sequence[Pool], test: datasets.Test) -> Line:
     """What a record says of a learner that is fitted to the last of these pools."""
     guesses = learner.predict(test.images).argmax(1)
     pool = pools[-1]
     known = pool.labels[new(pools)]
     last = len(pool.rounds) > study.rounds
+    looked_at = study.diagnose is None or (last and name in study.diagnose)
     with hushed():  # its doubts go into the record
-        diagnosis = learner.diagnose(pool, test.images)
+        diagnosis = learner.diagnose(pool, test.images) if looked_at else {}
     return {
         "plan": learner.plan,
         "entry": learner.entry.name,
