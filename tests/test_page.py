@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -143,3 +145,50 @@ def test_seconds_that_round_to_nothing_are_drawn(tmp_path: Path) -> None:
     text, _ = page(study(tmp_path, fit_seconds=lambda _: 0.0, select_seconds=lambda _: 0.0))
     assert "Accuracy over seconds" in text
     assert "nan" not in text.split('data-unit="seconds"')[1].split("</figure>")[0].lower()
+
+
+# In a browser
+
+PROBE = """
+const errors = [];
+window.onerror = message => errors.push(message);
+window.addEventListener("load", () => {
+  for (const chart of document.querySelectorAll(".chart.large")) {
+    const box = chart.getBoundingClientRect();
+    chart.dispatchEvent(new PointerEvent("pointermove", {clientX: box.right, clientY: box.top + 40}));
+  }
+  const table = document.querySelector("table.sort");
+  const names = () => [...table.tBodies[0].rows].map(row => row.cells[0].innerText.trim());
+  const first = names();
+  for (const turn of [1, 2]) table.tHead.rows[0].cells[2].firstElementChild.click();
+  document.title = JSON.stringify({
+    errors,
+    tips: [...document.querySelectorAll(".tip")].map(tip => tip.innerText),
+    sorted: [first, names()],
+    wide: document.documentElement.scrollWidth <= window.innerWidth,
+  });
+});
+"""
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium here")
+def test_the_page_works_in_a_browser(tmp_path: Path) -> None:
+    text, _ = page(study(tmp_path, accuracy=lambda line: AREAS[line["learner"]] + 0.02 * line["round"]))
+    probed = tmp_path / "probed.html"
+    probed.write_text(text.replace("<head>", f"<head><script>{PROBE}</script>", 1), encoding="utf-8")
+    headless = ("--headless", "--no-sandbox", "--disable-gpu", "--window-size=1100,900", "--enable-logging=stderr")
+    profile = f"--user-data-dir={tmp_path / 'profile'}"
+    words = ["chromium", *headless, profile, "--virtual-time-budget=2000", "--dump-dom", probed.as_uri()]
+    said = subprocess.run(words, capture_output=True, text=True, timeout=120, check=True)
+    assert "CONSOLE" not in said.stderr
+    (title,) = re.findall(r"<title>(.*?)</title>", said.stdout)
+    found = json.loads(title.replace("&amp;", "&"))
+    assert found["errors"] == []
+    assert found["wide"]
+    over_labels, over_seconds = found["tips"]
+    assert "80 labels" in over_labels
+    assert all(name in over_labels for name in AREAS)
+    assert "7 seconds" in over_seconds
+    before, after = found["sorted"]
+    assert before == ["waal", "waal+random", "margin", "plain+waal", "random"]
+    assert after == before[::-1]

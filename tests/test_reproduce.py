@@ -229,9 +229,9 @@ def test_published_numbers_stand_beside_ours(small: tuple[Result, Path]) -> None
     said, out = small
     page, table = ((out / name).read_text(encoding="utf-8") for name in ("report.html", "table.md"))
     assert "Beside the published numbers" in page
-    assert "published: GAAL (figure ± 0.3)" in page
-    assert "| GAAL | gaal | 50 | 96.30 | – | figure ± 0.3 | the paper&#39;s" not in table
-    assert "| GAAL | gaal | 50 | 96.30 | – | figure ± 0.3 | the paper's own figure" in table
+    assert "published: GAAL (figure ± 0.3 points)" in page
+    assert "| GAAL | gaal | 50 | 96.30 | – | figure ± 0.3 points | the paper&#39;s" not in table
+    assert "| GAAL | gaal | 50 | 96.30 | – | figure ± 0.3 points | the paper's own figure" in table
     assert "| simple GAN | not run | 250 | 98.00 | – |" in table
     assert "SVM active" in said.stdout
     assert "third party" in said.stdout
@@ -304,6 +304,8 @@ def test_made_images_are_judged_and_admitted(tmp_path: Path, monkeypatch: pytest
     assert len(second["scores"]) == 4
     assert (tmp_path / "out" / "asked" / "gaal" / "seed0-round2.png").exists()
     assert measures.read(tmp_path / "out" / "results.jsonl")[1].judged == second["judged"]
+    report.write(tmp_path / "out")
+    assert "4 made, 0 rejected by a classifier, 18 known" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_what_a_judge_rejects_gets_no_label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

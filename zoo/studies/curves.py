@@ -90,7 +90,7 @@ def plot(lines: Sequence[Line], data: str, kind: Literal["png", "svg"] = "png", 
     axes.set_ylabel("accuracy on held-out images, %")
     axes.set_title(f"Active learning on {plain(data)}: mean of seeds, 95 % interval", loc="left", fontsize="medium")
     if notes:
-        figure.supxlabel(plain("\n".join(notes)), x=0.01, ha="left", fontsize="small", color="#8a4b00", wrap=True)
+        figure.supxlabel("\n".join(map(plain, notes)), x=0.01, ha="left", fontsize="small", color="#8a4b00", wrap=True)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     out = io.BytesIO()

@@ -52,7 +52,7 @@ class Published:
     @property
     def read(self) -> str:
         """How the numbers were read, in words."""
-        return self.how if self.within is None else f"{self.how} ± {100 * self.within:g}"
+        return self.how if self.within is None else f"{self.how} ± {100 * self.within:g} points"
 
 
 @dataclass(frozen=True, kw_only=True)
