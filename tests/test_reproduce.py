@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
 import json
 import tomllib
@@ -394,18 +395,41 @@ def test_classes_that_make_no_task_are_refused(classes: tuple[str, ...]) -> None
         datasets.data("digits", initial=10, seed=0, classes=classes)
 
 
-def test_usps_is_framed_as_mnist_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    known = datasets.Labeled(
-        images=torch.zeros(20, 1, 28, 28, dtype=torch.uint8),
-        targets=torch.arange(20) % 10,
-        test=datasets.Test(torch.full((4, 1, 16, 16), 200, dtype=torch.uint8), torch.tensor([5, 7, 1, 0])),
-        names=tuple("0123456789"),
-    )
+def usps(root: Path, targets: tuple[int, ...]) -> Path:
+    """The files of USPS as they are: a line an image, pixels from -1 to 1."""
+    root.mkdir()
+    for name in ("usps.bz2", "usps.t.bz2"):
+        pixels = " ".join(f"{i}:{1.0 if i % 2 else -1.0}" for i in range(1, 257))
+        (root / name).write_bytes(bz2.compress("".join(f"{k + 1} {pixels}\n" for k in targets).encode()))
+    return root
+
+
+@pytest.fixture
+def small_mnist(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, targets = torch.zeros(20, 1, 28, 28, dtype=torch.uint8), torch.arange(20) % 10
+    known = datasets.Labeled(images, targets, datasets.Test(images, targets), tuple("0123456789"))
     monkeypatch.setitem(datasets._BY_NAME, "mnist", lambda _: known)
-    monkeypatch.setattr(datasets, "_fetched", lambda *_: lambda _: known)
-    pool, test = datasets.data("mnist_usps", initial=4, seed=0, classes=("5", "7"))
+
+
+@pytest.mark.usefixtures("small_mnist")
+def test_usps_is_framed_as_mnist_is(tmp_path: Path) -> None:
+    root = usps(tmp_path / "root", (5, 7, 1, 0, 7))
+    pool, test = datasets.data("mnist_usps", initial=4, seed=0, root=root, classes=("5", "7"))
     assert pool.shape == (1, 28, 28)
-    assert test.targets.tolist() == [0, 1]
-    assert test.images.shape == (2, 1, 28, 28)
-    assert (test.images[:, :, 4:24, 4:24] == 200).all()
-    assert test.images.sum() == 2 * 200 * 400
+    assert pool.names == ("5", "7")
+    assert test.targets.tolist() == [0, 1, 1]
+    assert test.images.shape == (3, 1, 28, 28)
+    assert test.images[:, :, 4:24, 4:24].float().std() > 50
+    margin = test.images.clone()
+    margin[:, :, 4:24, 4:24] = 0
+    assert not margin.any()
+
+
+@pytest.mark.usefixtures("small_mnist")
+def test_usps_that_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_: Any, **__: Any) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("torchvision.datasets.usps.download_url", offline)
+    with pytest.raises(ConnectionError, match=r"Put usps\.bz2 and usps\.t\.bz2 into that folder"):
+        datasets.data("mnist_usps", initial=4, seed=0, root=tmp_path)

@@ -362,7 +362,7 @@ def _fetched(kind: str, there: str, names: tuple[str, ...] | None = None) -> Cal
         which = {"split": "train" if train else "test"} if kind == "SVHN" else {"train": train}
         try:
             return getattr(datasets, kind)(root, **which)
-        except RuntimeError:  # it is not there
+        except (RuntimeError, FileNotFoundError):  # it is not there
             pass
         try:
             return getattr(datasets, kind)(root, **which, download=True)
