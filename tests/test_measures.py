@@ -159,8 +159,8 @@ def test_order_finds_a_query_under_its_full_name(tmp_path):
 def test_curve_shows_every_seed_that_got_there(tmp_path):
     lines = [line("vaal", 0, 0, 0.4), line("vaal", 0, 1, 0.7), line("vaal", 1, 0, 0.6, labels=12)]
     first, second = measures.curve(measures.read(stored(tmp_path, lines)))
-    assert (first.labels, first.seeds, first.accuracy[0]) == (11.0, 2, pytest.approx(0.5))
-    assert (second.labels, second.seeds, second.accuracy) == (20.0, 1, (0.7, None, None))
+    assert (first.at, first.seeds, first.accuracy[0]) == (11.0, 2, pytest.approx(0.5))
+    assert (second.at, second.seeds, second.accuracy) == (20.0, 1, (0.7, None, None))
 
 
 def test_settings_names_a_folder_that_is_no_run(tmp_path):

@@ -9,12 +9,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from zoo.studies.study import Study
 
 BASELINES = ("random", "margin", "badge")
 
@@ -102,6 +105,7 @@ def parted(text: str, sign: str) -> tuple[str, ...]:
 @click.option("--shuffle", is_flag=True, help="Also run each learner with its scores shuffled over the images.")
 @click.option("--balanced", is_flag=True, help="As many initial labels of each class.")
 @click.option("--leave-out", default="0", callback=classes, help="Start without classes: how many, or `cat,dog`, `7,`.")
+@click.option("--classes", default="", callback=words, help="Only images of these classes, as 5,7.")
 @click.option("--imbalance", help="Thin out the pool: alternating:RATIO or long-tailed:RATIO.")
 @click.option("--noise", default=0.0, show_default=True, help="Share of wrong answers, initial labels included.")
 @click.option("--groups", default="", callback=groups, help="Wrong answers stay in cat+dog,car+bus; or superclasses.")
@@ -110,6 +114,8 @@ def parted(text: str, sign: str) -> tuple[str, ...]:
 @click.option("--warm", is_flag=True, help="Each round starts from the last one's networks, not afresh.")
 @click.option("--epochs", type=float, help="Steps by labels: each labeled image is seen that often a round.")
 @click.option("--fix", "fixed", default="", callback=words, help="What seeds share: initial,networks,batches,...")
+@click.option("--judge", help="Who labels made images: classifier (trained on all labels), or nearest real image.")
+@click.option("--confidence", default=0.9, show_default=True, help="Less than that, and the classifier rejects.")
 @click.option("--root", help="Folder of the torchvision data sets.")
 @click.option("--size", type=int, help="Pixels of a side, where images differ or are too large.")
 @click.option("--test-share", type=float, help="Share held out of a folder without test/.")
@@ -132,14 +138,23 @@ def compare(
     killed, the same command goes on.
     """
     with refusals(*wrong_requests()):
-        from zoo.studies import engine as local
-        from zoo.studies import measures, report
-        from zoo.studies.study import Study, prepare
+        from zoo.studies.study import Study
 
         names = default_learners() if learners is None else tuple(name.strip() for name in learners.split(","))
         if protocol["controls"] and "random" not in names:
             names = (*names, "random")  # so that --set *.key=value is for it, too
-        study = prepare(Study(learners=names, settings=settings(setting, names), **protocol))
+        study = Study(learners=names, settings=settings(setting, names), **protocol)
+    carry_out(study, out, workers)
+
+
+def carry_out(study: Study, out: Path | None, workers: int | None) -> None:
+    """Run a study in its folder, and show what came of it."""
+    with refusals(*wrong_requests()):
+        from zoo.studies import engine as local
+        from zoo.studies import measures, report
+        from zoo.studies.study import prepare
+
+        study = prepare(study)
         out = study.folder() if out is None else out
         local.claim(study, out)
         try:
@@ -153,9 +168,47 @@ def compare(
     report.write(out)
     records = measures.read(out / "results.jsonl")
     Console().print(report.table(records, study.learners, study.rounds, study.seeds))
+    if study.protocol is not None:
+        shown = report.comparison({"protocol": study.protocol}, records)
+        Console().print(shown if shown.rows else f"No number of {study.protocol} could be established.")
+    for note in study.notes:
+        Console().print(note, soft_wrap=True, highlight=False, markup=False)
     for learner, sentence in measures.doubts(records, study.learners):
         Console().print(f"{learner}: {sentence}", soft_wrap=True, highlight=False)
     Console().print(f"report: {out / 'report.html'}", soft_wrap=True)
+
+
+@app.command()
+@click.argument("name", required=False)
+@click.option("--list", "listed", is_flag=True, help="Show the protocols there are.")
+@click.option("--data", help="What stands in for the protocol's data: folder:PATH, or a name.")
+@click.option("--root", help="Folder of the torchvision data sets.")
+@click.option("--scale", default=1.0, show_default=True, help="Shorten its steps, labels and seeds to that share.")
+@click.option("--seeds", type=int, help="Fewer runs, or more. [default: as published]")
+@click.option("--rounds", type=int, help="Fewer rounds, or more. [default: as published]")
+@click.option("--size", type=int, help="Pixels of a side. [default: as published]")
+@click.option("--set", "setting", multiple=True, help="NAME.key=value: another setting of one learner; *.key=value.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for results. [default: alzoo-runs/DATA-HASH]")
+@click.option("--device", help="auto, cpu, cuda or cuda:NUMBER. [default: auto]")
+@click.option("--workers", type=click.IntRange(1), help="Processes. [default: one a core; one on a GPU]")
+def reproduce(
+    name: str | None, listed: bool, setting: tuple[str, ...], out: Path | None, workers: int | None, **changes: Any
+) -> None:
+    """Run a published protocol, and show the published numbers beside ours.
+
+    What is not as published (other data, --scale, other settings) is said on everything that is written.
+    """
+    with refusals(*wrong_requests()):
+        from zoo.naming import pick
+        from zoo.studies import reproduce as published
+
+        if listed or name is None:
+            rows = [(p.name, p.what, p.study.data, len(p.published), p.paper) for p in published.protocols().values()]
+            Console().print(table("Protocols", ("name", "what", "data", "published curves", "paper"), rows))
+            return
+        learners = pick(published.protocols(), name, "protocol").study.learners
+        study = published.study(name, settings=settings(setting, learners), **changes)
+    carry_out(study, out, workers)
 
 
 @app.command("report")

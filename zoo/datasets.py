@@ -68,6 +68,7 @@ def data(
     split: int = 0,
     imbalance: str | None = None,
     leave_out: int | Sequence[str] = 0,
+    classes: Sequence[str] = (),
 ) -> tuple[Pool, Test]:
     """A pool with `initial` labels revealed (its round 0), and the test images.
 
@@ -84,6 +85,7 @@ def data(
         leaves ever less of each class, down to a hundredth of the last one. The test stays as it is. Which images
         stay depends on the seed; they are loaded, not mapped. `cifar10_alternating` and the like say it by their name.
     leave_out: classes of which the initial set has none: how many, drawn by the seed, or which, by name or number.
+    classes: only images of these, by name or number, in the pool and in the test; they are numbered in this order.
     A folder's classes are the sorted names of the class folders (of train); if one half is grey and the other in
     colour, both are given three channels. Its images are mapped from the cache, not loaded.
     Raises UnknownName; ValueError for an `initial` that the pool (or, if balanced, a class) cannot give or that is
@@ -105,6 +107,8 @@ def data(
         load = _BY_NAME[pick({each: each for each in names()}, name, "data set")]
         known = load(cache_dir() / "data" if root is None else Path(root).expanduser())
         known = _resized(known, name, _SIDE.get(name, known.images.shape[2]) if size is None else size)
+    if classes:
+        known = _only(known, classes)
     if imbalance is not None:
         kept = _thinned(known.targets, known.names, imbalance, seed)
         known = known._replace(images=known.images[kept], targets=known.targets[kept])
@@ -128,8 +132,7 @@ def left_out(names: Sequence[str], leave_out: int | Sequence[str], seed: int) ->
     if isinstance(leave_out, str):
         leave_out = [leave_out]
     if isinstance(leave_out, Sequence):
-        numbers = {str(k): k for k in range(len(names))} | {name: k for k, name in enumerate(names)}
-        chosen = sorted({pick(numbers, str(name), "class") for name in leave_out})
+        chosen = sorted({*_numbers(leave_out, names)})
     else:
         if not 0 <= (n := whole("leave_out", leave_out)) <= len(names):
             raise ValueError(f"leave_out={n} of {len(names)} classes is not possible; give 0..{len(names) - 1}")
@@ -137,6 +140,28 @@ def left_out(names: Sequence[str], leave_out: int | Sequence[str], seed: int) ->
     if len(chosen) == len(names):
         raise ValueError(f"leave_out={leave_out!r} leaves no class to start with; leave out fewer")
     return chosen
+
+
+def _numbers(classes: Sequence[str], names: Sequence[str]) -> list[int]:
+    """The numbers of classes that are given by name, or by number where none has that name."""
+    numbers = {str(k): k for k in range(len(names))} | {name: k for k, name in enumerate(names)}
+    return [pick(numbers, str(name), "class") for name in classes]
+
+
+def _only(known: Labeled, classes: Sequence[str]) -> Labeled:
+    """The images of some classes, numbered anew, in both halves."""
+    chosen = _numbers([classes] if isinstance(classes, str) else classes, known.names)
+    if len(chosen) < 2 or len({*chosen}) < len(chosen):
+        raise ValueError(f"classes={tuple(classes)} must be two or more, each named once")
+    number = torch.full((len(known.names),), -1)
+    number[chosen] = torch.arange(len(chosen))
+
+    def kept(images: Tensor, targets: Tensor) -> Test:
+        mine = number[targets] >= 0
+        return Test(images[mine], number[targets[mine]])
+
+    images, targets = kept(known.images, known.targets)
+    return Labeled(images, targets, kept(*known.test), tuple(known.names[k] for k in chosen))
 
 
 def _initial(
@@ -338,7 +363,7 @@ def _fetched(kind: str, there: str, names: tuple[str, ...] | None = None) -> Cal
         which = {"split": "train" if train else "test"} if kind == "SVHN" else {"train": train}
         try:
             return getattr(datasets, kind)(root, **which)
-        except RuntimeError:  # it is not there
+        except (RuntimeError, FileNotFoundError):  # it is not there
             pass
         try:
             return getattr(datasets, kind)(root, **which, download=True)
@@ -357,6 +382,13 @@ def _fetched(kind: str, there: str, names: tuple[str, ...] | None = None) -> Cal
     return load
 
 
+def _mnist_usps(root: Path) -> Labeled:
+    """The pool of MNIST, and the test of USPS framed as MNIST is: its 16 pixels as 20, with a margin of 4."""
+    known, usps = _BY_NAME["mnist"](root), _fetched("USPS", _USPS, _TEN)(root).test
+    framed = torch.nn.functional.pad(_scaled(usps.images, 20), (4, 4, 4, 4))
+    return known._replace(test=Test(framed, usps.targets))
+
+
 def _tensors(dataset: Any) -> tuple[Tensor, Tensor]:
     """What torchvision holds in arrays of many forms: uint8 (n c h w) and int64 (n,)."""
     images = torch.as_tensor(dataset.data)
@@ -373,6 +405,7 @@ _MNIST = "MNIST/raw/{train,t10k}-{images-idx3,labels-idx1}-ubyte"
 _CIFAR10 = "cifar-10-batches-py/"
 _CIFAR100 = "cifar-100-python/"
 _SVHN = "train_32x32.mat and test_32x32.mat"
+_USPS = "usps.bz2 and usps.t.bz2"
 
 _SOURCES = (
     Source("digits", "handwritten digits", (1438, 359), (1, 16, 16), 10, "part of scikit-learn"),
@@ -381,6 +414,7 @@ _SOURCES = (
     Source("cifar10", "animals and vehicles", (50_000, 10_000), (3, 32, 32), 10, "downloaded, or --root"),
     Source("cifar100", "things of many kinds", (50_000, 10_000), (3, 32, 32), 100, "downloaded, or --root"),
     Source("svhn", "house numbers", (73_257, 26_032), (3, 32, 32), 10, "downloaded, or --root"),
+    Source("mnist_usps", "digits of MNIST; the test of USPS", (60_000, 2007), (1, 28, 28), 10, "downloaded, or --root"),
     Source("cifar10_alternating", "rare and common in turn", (25_250, 10_000), (3, 32, 32), 10, "from cifar10"),
     Source("cifar10_long_tailed", "ever rarer classes", (12_406, 10_000), (3, 32, 32), 10, "from cifar10"),
     Source("cifar100_alternating", "rare and common in turn", (25_250, 10_000), (3, 32, 32), 100, "from cifar100"),
@@ -410,6 +444,7 @@ _BY_NAME: dict[str, Callable[[Path], Labeled]] = {
     "cifar10": _fetched("CIFAR10", _CIFAR10),
     "cifar100": _fetched("CIFAR100", _CIFAR100),
     "svhn": _fetched("SVHN", _SVHN, _TEN),
+    "mnist_usps": _mnist_usps,
 }
 
 # CIFAR-100's own twenty groups of five, among which a noisy oracle can err.

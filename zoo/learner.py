@@ -138,14 +138,18 @@ class Learner:
         """What the entry makes of the images alone, before it sees a label: weights by part, and remembered."""
         assert self.entry.pretext is not None
         blind = Pool.hidden(pool.images, pool.classes, nobody, pool.names)
-        if self.begun is None or self.begun[0] != self._owner(blind):
+        seed = self.seed
+        if isinstance(seed, Seeds):  # what queries draw makes no difference to it
+            seed = seed.batches if seed.networks == seed.batches else replace(seed, queries=seed.batches)
+        owner = replace(self, seed=seed)._owner(blind)
+        if self.begun is None or self.begun[0] != owner:
             with seeded(torch.device(self.device), self.seed, "pretext"):
                 parts = self.build(pool.shape, pool.classes)
                 run = run_over(blind, parts, kept)
                 made = self.entry.pretext(run, blind, self.loop, **parts)
                 run.finish()
             weights = nn.ModuleDict(dict(made)).state_dict()
-            self.begun = self._owner(blind), {name: value.detach().cpu().clone() for name, value in weights.items()}
+            self.begun = owner, {name: value.detach().cpu().clone() for name, value in weights.items()}
         return self.begun[1]
 
     def select(self, pool: Pool, n: int) -> Selection:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,30 +19,43 @@ NEUTRAL = "#6b6b6b"  # random, the yardstick, has no colour
 
 @dataclass(frozen=True)
 class Line:
-    """A learner's curve: its points, its seeds' (labels, accuracy) paths, and which style it wears (-1: neutral)."""
+    """A learner's curve: its points, its seeds' paths over the same, and which style it wears (-1: neutral).
+
+    published: it is not ours, but stands beside.
+    """
 
     learner: str
     points: list[Point]
-    seeds: list[list[tuple[int, float]]]
+    seeds: list[list[tuple[float, float]]]
     style: int
+    published: bool = False
 
 
-def lines_of(records: Sequence[Record], learners: Sequence[str] | None) -> list[Line]:
-    """Every learner with a record as a line, best final accuracy first; its style follows the study's order."""
+def lines_of(
+    records: Sequence[Record],
+    learners: Sequence[str] | None,
+    over: Callable[[Record], float | None] = lambda record: record.labels,
+) -> list[Line]:
+    """Every learner with a record as a line, best final accuracy first; its style follows the study's order.
+
+    over: what it lies over, by default known labels; records without it are left out.
+    """
     lines = []
     style = 0
     for learner in measures.order(records, learners):
-        own = sorted((record for record in records if record.learner == learner), key=lambda record: record.round)
+        mine = sorted((record for record in records if record.learner == learner), key=lambda record: record.round)
+        own = [(record, at) for record in mine if (at := over(record)) is not None]
         neutral = learner in BASELINES
         if own:
-            seeds = sorted({record.seed for record in own})
-            paths = [[(record.labels, record.accuracy) for record in own if record.seed == seed] for seed in seeds]
-            lines.append(Line(learner, measures.curve(own), paths, -1 if neutral else style))
+            seeds = sorted({record.seed for record, _ in own})
+            paths = [[(at, record.accuracy) for record, at in own if record.seed == seed] for seed in seeds]
+            lines.append(Line(learner, measures.curve(*zip(*own, strict=True)), paths, -1 if neutral else style))
         style += not neutral
     return sorted(lines, key=lambda line: -line.points[-1].accuracy[0])
 
 
-def plot(lines: Sequence[Line], data: str, kind: Literal["png", "svg"] = "png") -> bytes:
+def plot(lines: Sequence[Line], data: str, kind: Literal["png", "svg"] = "png", notes: Sequence[str] = ()) -> bytes:
+    """The plot as a file. notes: sentences that are written under it."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -54,16 +67,18 @@ def plot(lines: Sequence[Line], data: str, kind: Literal["png", "svg"] = "png") 
     handles = []
     for line in lines:
         colour, marker, dashes = style_of(line.style)
-        x = [point.labels for point in line.points]
+        x = [point.at for point in line.points]
         y = [100 * point.accuracy[0] for point in line.points]
         look: dict[str, Any] = {"color": colour, "linestyle": (0, dashes) if dashes else "-", "linewidth": 1.8}
         look |= {"marker": marker, "markersize": 4}
+        if line.published:
+            look |= {"linestyle": ":", "markerfacecolor": "white"}
         axes.plot(x, y, zorder=3, **look)
         handles.append(Line2D([], [], label=f" {plain(short(line.learner))}  {y[-1]:.1f} %", **look))
-        if len(line.seeds) > 1:
+        if len(line.seeds) > 1 or line.published:
             for path in line.seeds:
                 axes.plot(*zip(*[(n, 100 * a) for n, a in path], strict=True), color=colour, linewidth=0.6, alpha=0.35)
-            sure = [(p.labels, p.accuracy[1], p.accuracy[2]) for p in line.points]
+            sure = [(p.at, p.accuracy[1], p.accuracy[2]) for p in line.points]
             band = [(n, 100 * low, 100 * high) for n, low, high in sure if low is not None and high is not None]
             if band:
                 x, low, high = (list(column) for column in zip(*band, strict=True))
@@ -74,6 +89,8 @@ def plot(lines: Sequence[Line], data: str, kind: Literal["png", "svg"] = "png") 
     axes.set_xlabel("labels")
     axes.set_ylabel("accuracy on held-out images, %")
     axes.set_title(f"Active learning on {plain(data)}: mean of seeds, 95 % interval", loc="left", fontsize="medium")
+    if notes:
+        figure.supxlabel("\n".join(map(plain, notes)), x=0.01, ha="left", fontsize="small", color="#8a4b00", wrap=True)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     out = io.BytesIO()
@@ -91,6 +108,7 @@ def style_of(style: int) -> tuple[str, str, tuple[float, ...]]:
 def span(lines: Sequence[Line]) -> tuple[float, float]:
     """The accuracies the plot must show: all seeds, a little air; a wide band for few seeds may leave the frame."""
     values = [accuracy for line in lines for path in line.seeds for _, accuracy in path]
+    values += [point.accuracy[0] for line in lines if line.published for point in line.points]
     air = max(0.01, 0.06 * (max(values) - min(values)))
     return max(0.0, min(values) - air), min(1.0, max(values) + air)
 

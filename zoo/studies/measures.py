@@ -47,6 +47,7 @@ class Record:
     controls: tuple[str, ...] = ()  # its training with random questions, its questions with plain training
     ticks: int | None = None  # steps of the fit, those of all stages together
     scores: tuple[float, ...] | None = None  # of what was asked
+    judged: Mapping[str, Any] | None = None  # where the images were made: the ledger of who judged them
     wrong: int = 0  # labels that are not the truth, of all known
     left_out: tuple[int, ...] = ()  # classes that the initial set has none of
     label_cost: float = 0.0  # of all answers so far, in the study's cost_unit
@@ -56,10 +57,10 @@ class Record:
 
 @dataclass(frozen=True)
 class Point:
-    """Where a learner's seeds stand after one round: mean labels, and accuracy 0..1 with its interval."""
+    """Where a learner's seeds stand after one round: mean labels (or seconds), and accuracy 0..1 with its interval."""
 
     round: int
-    labels: float
+    at: float
     seeds: int
     accuracy: Interval
 
@@ -196,14 +197,33 @@ def complete(records: Sequence[Record], rounds: int | None = None) -> dict[str, 
     }
 
 
-def curve(records: Sequence[Record]) -> list[Point]:
-    """One learner's points, round by round, over whichever seeds have reached that round."""
+def curve(records: Sequence[Record], at: Sequence[float] | None = None) -> list[Point]:
+    """One learner's points, round by round, over whichever seeds have reached that round.
+
+    at: where each record lies, by default at its labels.
+    """
     points = []
+    places = [record.labels for record in records] if at is None else at
     for number in sorted({record.round for record in records}):
-        here = [record for record in records if record.round == number]
-        labels = math.fsum(record.labels for record in here) / len(here)
-        points.append(Point(number, labels, len(here), mean_interval([record.accuracy for record in here])))
+        here = [pair for pair in zip(records, places, strict=True) if pair[0].round == number]
+        mean = math.fsum(place for _, place in here) / len(here)
+        points.append(Point(number, mean, len(here), mean_interval([record.accuracy for record, _ in here])))
     return points
+
+
+def spent(records: Sequence[Record]) -> dict[tuple[str, int, int], float]:
+    """Seconds of fits and selections from round 0 to each record, by (learner, seed, round).
+
+    A record with a gap before it, or whose seconds or those before it are not known, is left out.
+    """
+    found: dict[tuple[str, int, int], float] = {}
+    for record in sorted(records, key=lambda record: record.round):
+        before = found.get((record.learner, record.seed, record.round - 1)) if record.round else 0.0
+        asking = record.select_seconds if record.round else 0.0
+        if None not in (before, asking, record.fit_seconds):
+            total = sum(value for value in (before, asking, record.fit_seconds) if value is not None)
+            found[record.learner, record.seed, record.round] = total
+    return found
 
 
 def summary(
@@ -284,6 +304,7 @@ def _record(data: Any) -> Record:
         controls=tuple(map(str, data.get("controls") or ())),
         ticks=None if data.get("ticks") is None else int(data["ticks"]),
         scores=None if data.get("scores") is None else tuple(map(float, data["scores"])),
+        judged=data.get("judged"),
         wrong=int(data.get("wrong") or 0),
         left_out=tuple(map(int, data.get("left_out") or ())),
         label_cost=float(data.get("label_cost") or 0),

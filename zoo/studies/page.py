@@ -12,8 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from zoo.studies import measures, statistics
-from zoo.studies.curves import Line, short, span
+from zoo.studies import measures, reproduce, statistics
+from zoo.studies.curves import Line, lines_of, short, span
+from zoo.studies.gains import Split, gain_split
 from zoo.studies.measures import BASELINES, Record, Row
 from zoo.studies.words import bounds, extent, figure, joined, memory, percent, seconds, signed
 
@@ -47,6 +48,7 @@ def page(
     results = directory / "results.jsonl"
     last = datetime.fromtimestamp(results.stat().st_mtime, UTC).strftime("%Y-%m-%d %H:%M UTC") if records else None
     finished = bool(rows) and complete >= planned
+    shown = [*lines, *reproduce.lines(study, lines)]
     return environment.get_template("report.html.jinja").render(
         data=str(study.get("data", "?")),
         last=last,
@@ -69,8 +71,14 @@ def page(
         penalties=statistics.penalties(records) if max((row.seeds for row in rows), default=0) > 1 else {},
         overlaps=sorted(statistics.overlap(records).items(), key=lambda pair: -pair[1]),
         lines=lines,
-        charts=[_chart(lines, 1000, 460), _chart(lines, 420, 380)] if lines else [],
-        hover=_hover(lines),
+        shown=shown,
+        charts=_charts(shown),
+        notes=study.get("notes", ()),
+        protocol=reproduce.protocols().get(str(study.get("protocol"))),
+        beside=reproduce.beside(study, records),
+        splits=_splits(records, asked["rounds"]),
+        costs=_costs(records, study),
+        plots=[_hover(shown), _hover(_timed(records, study))],
         steps=_steps(lines),
         diagnoses=_diagnoses(records, study.get("learners")),
         doubts=measures.doubts(records, study.get("learners")),
@@ -124,19 +132,64 @@ def _against_random(best: Row, measured: bool) -> str:
     return f"{said}; the 95 % interval, {signed(low)} to {signed(high)} over {best.gain_seeds} seeds, {verdict}."
 
 
-def _chart(lines: Sequence[Line], width: int, height: int) -> dict[str, Any]:
+def _splits(records: Sequence[Record], rounds: int | None) -> list[Split]:
+    """Where gains come from; nothing where no gain has more than one part."""
+    found = gain_split(records, rounds)
+    apart = [split for split in found if split.questions not in (None, split.gain) or (split.own and split.elsewhere)]
+    return found if apart else []
+
+
+def _costs(records: Sequence[Record], study: Mapping[str, Any]) -> dict[str, Any]:
+    """What accuracy has cost: charts over seconds, and what was spent up to the last round; nothing if unknown."""
+    lines = _timed(records, study)
+    spent, last = [], {line.learner: line.points[-1] for line in lines}
+    for learner, point in last.items():
+        here = [record for record in records if record.learner == learner and record.round == point.round]
+        answers = math.fsum(record.label_cost for record in here) / len(here)
+        spent.append({"learner": learner, "point": point, "labels": answers})
+    return {
+        "lines": lines,
+        "charts": _charts(lines, log=True),
+        "spent": spent,
+        "unit": str(study.get("cost_unit", "seconds")),
+        "answers": any(row["labels"] for row in spent),
+    }
+
+
+def _timed(records: Sequence[Record], study: Mapping[str, Any]) -> list[Line]:
+    """The curves over seconds: of fits and selections, and of people's answers where their cost is in seconds."""
+    people = study.get("cost_unit", "seconds") == "seconds"
+    spent = measures.spent(records)
+
+    def until(record: Record) -> float | None:
+        seconds = spent.get((record.learner, record.seed, record.round))
+        return None if seconds is None else seconds + people * record.label_cost
+
+    return lines_of(records, study.get("learners"), until)
+
+
+def _charts(lines: Sequence[Line], log: bool = False) -> list[dict[str, Any]]:
+    """One for wide windows, one for narrow ones."""
+    return [_chart(lines, width, height, log) for width, height in ((1000, 460), (420, 380))] if lines else []
+
+
+def _chart(lines: Sequence[Line], width: int, height: int, log: bool) -> dict[str, Any]:
     """Lay the curves out on a width x height sheet; the template turns the numbers into SVG."""
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import LogLocator, MaxNLocator
 
     left, right, top, bottom = 46, width - 16, 14, height - 40
     low, high = span(lines)
-    labels = [point.labels for line in lines for point in line.points]
-    first, last = min(labels), max(labels)
+
+    def place(value: float) -> float:
+        return math.log10(max(value, 1e-4)) if log else value  # seconds are rounded to as much
+
+    places = [place(point.at) for line in lines for point in line.points]
+    first, last = min(places), max(places)
     wide = (last - first) or 1.0
     first, wide = (first, wide) if last > first else (first - 0.5, wide)
 
-    def x(count: float) -> float:
-        return round(left + 8 + (right - left - 16) * (count - first) / wide, 1)
+    def x(value: float) -> float:
+        return round(left + 8 + (right - left - 16) * (place(value) - first) / wide, 1)
 
     def y(accuracy: float) -> float:
         return round(bottom - (bottom - top) * (accuracy - low) / (high - low), 1)
@@ -146,27 +199,37 @@ def _chart(lines: Sequence[Line], width: int, height: int) -> dict[str, Any]:
 
     series = []
     for line in lines:
-        sure = [(p.labels, p.accuracy[1], p.accuracy[2]) for p in line.points]
+        sure = [(p.at, p.accuracy[1], p.accuracy[2]) for p in line.points]
         band = [(n, down, up) for n, down, up in sure if down is not None and up is not None]
         there = [(n, down) for n, down, _ in band]
         back = [(n, up) for n, _, up in reversed(band)]
         series.append(
             {
                 "style": line.style,
-                "mean": path([(p.labels, p.accuracy[0]) for p in line.points]),
-                "dots": [(x(p.labels), y(p.accuracy[0])) for p in line.points],
+                "published": line.published,
+                "mean": path([(p.at, p.accuracy[0]) for p in line.points]),
+                "dots": [(x(p.at), y(p.accuracy[0])) for p in line.points],
                 "seeds": [path(seed) for seed in line.seeds] if len(line.seeds) > 1 else [],
                 "band": path(there + back) + "Z" if len(band) > 1 else "",
             }
         )
     upright = MaxNLocator(nbins=6, steps=[1, 2, 5, 10]).tick_values(100 * low, 100 * high)
-    across = MaxNLocator(nbins=max(3, width // 110), steps=[1, 2, 5, 10], integer=True).tick_values(first, first + wide)
+    across: Any
+    if log:
+        subs = (1.0, 2.0, 5.0) if wide < width / 400 else (1.0,)
+        across = LogLocator(subs=subs, numticks=99).tick_values(10**first, 10 ** (first + wide))
+    else:
+        ticks = MaxNLocator(nbins=max(3, width // 110), steps=[1, 2, 5, 10], integer=True)
+        across = ticks.tick_values(first, first + wide)
     return {
         **{"width": width, "height": height, "left": left, "right": right, "top": top, "bottom": bottom},
         "yticks": [(y(tick / 100), f"{tick:g}") for tick in upright if low <= tick / 100 <= high],
-        "xticks": [(x(tick), f"{tick:g}") for tick in across if first <= tick <= first + wide],
+        "xticks": [(x(tick), f"{tick:g}") for tick in across if first <= place(tick) <= first + wide],
         "series": series,
-        "scale": {"first": first, "wide": wide, "left": left + 8, "span": right - left - 16, "width": width},
+        "scale": {
+            **{"first": first, "wide": wide, "log": log},
+            **{"left": left + 8, "span": right - left - 16, "width": width},
+        },
     }
 
 
@@ -175,7 +238,7 @@ def _hover(lines: Sequence[Line]) -> list[dict[str, Any]]:
     return [
         {
             "name": line.learner,
-            "points": [[point.labels, percent(point.accuracy), point.accuracy[0]] for point in line.points],
+            "points": [[point.at, percent(point.accuracy), point.accuracy[0]] for point in line.points],
         }
         for line in lines
     ]
@@ -202,7 +265,7 @@ def _steps(lines: Sequence[Line]) -> dict[str, Any]:
     """Accuracy per round: the rounds with their label counts, and a learner's point (or None) for each."""
     numbers = sorted({point.round for line in lines for point in line.points})
     by_line = [(line.learner, {point.round: point for point in line.points}) for line in lines]
-    counts = {n: extent([points[n].labels for _, points in by_line if n in points]) for n in numbers}
+    counts = {n: extent([points[n].at for _, points in by_line if n in points]) for n in numbers}
     return {
         "heads": [(number, counts[number]) for number in numbers],
         "rows": [(learner, [points.get(number) for number in numbers]) for learner, points in by_line],

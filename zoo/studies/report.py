@@ -8,13 +8,14 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from zoo.studies import measures
+from zoo.studies import measures, reproduce
 from zoo.studies.curves import lines_of, plot
 from zoo.studies.files import put
+from zoo.studies.gains import gain_split
 from zoo.studies.measures import Interval, Record, Row
 from zoo.studies.page import page
 from zoo.studies.statistics import differences
@@ -37,10 +38,12 @@ def write(directory: Path) -> None:
     records = measures.read(results) if results.is_file() else []
     rows = measures.summary(records, **measures.asked_for(study))
     lines = lines_of(records, study.get("learners"))
-    put(directory / "summary.csv", _csv(rows).encode())
-    put(directory / "curves.png", plot(lines, str(study.get("data", "?"))))
-    put(directory / "curves.svg", plot(lines, str(study.get("data", "?")), "svg"))
-    put(directory / "table.md", _markdown(records, rows).encode())
+    shown, data, notes = [*lines, *reproduce.lines(study, lines)], str(study.get("data", "?")), study.get("notes", ())
+    tables = (_markdown(records, rows), _gains(records, study.get("rounds")), _beside(study, records))
+    put(directory / "summary.csv", _csv(rows, " ".join(notes)).encode())
+    put(directory / "curves.png", plot(shown, data, notes=notes))
+    put(directory / "curves.svg", plot(shown, data, "svg", notes))
+    put(directory / "table.md", "\n".join([*(part for part in tables if part), *notes]).encode())
     put(directory / "report.html", page(directory, study, records, rows, lines).encode())
 
 
@@ -74,10 +77,11 @@ def table(
     return grid
 
 
-def _csv(rows: Sequence[Row]) -> str:
+def _csv(rows: Sequence[Row], notes: str) -> str:
+    """The summary; what is to be noted has a column of its own, the last one."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    writer.writerow((*COLUMNS, *(("notes",) if notes else ())))
     for row in rows:
         writer.writerow(
             [
@@ -91,6 +95,7 @@ def _csv(rows: Sequence[Row]) -> str:
                 decimal(row.fit_seconds),
                 decimal(row.select_seconds),
                 "" if row.peak_bytes is None else row.peak_bytes,
+                *((notes,) if notes else ()),
             ]
         )
     return out.getvalue()
@@ -116,6 +121,54 @@ def _markdown(records: Sequence[Record], rows: Sequence[Row]) -> str:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _gains(records: Sequence[Record], rounds: int | None) -> str:
+    """The table of what gains come from; empty where no control was run."""
+    splits = [split for split in gain_split(records, rounds) if split.own and (split.training or split.elsewhere)]
+    lines = [
+        "| learner | seeds | gain, points | by training | by questions | questions elsewhere |",
+        "|---|---|---|---|---|---|",
+    ]
+    for split in splits:
+        parts = (split.gain, split.training, split.questions, split.elsewhere)
+        cells = [split.learner.replace("|", "\\|"), str(split.seeds), *(percent(part, sign=True) for part in parts)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n" if splits else ""
+
+
+def _beside(study: Mapping[str, Any], records: Sequence[Record]) -> str:
+    """The table of published numbers beside ours; empty where nothing was published."""
+    lines = [
+        "| published | ours | labels | published, % | ours, % | read | source |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    rows = reproduce.beside(study, records)
+    for row in rows:
+        about = row.published
+        for labels, value, ours in row.numbers:
+            cells = (about.name, about.learner or "not run", str(labels), f"{100 * value:.2f}", percent(ours))
+            lines.append(f"| {' | '.join((*cells, about.read, about.source))} |")
+    return "\n".join(lines) + "\n" if rows else ""
+
+
+def comparison(study: Mapping[str, Any], records: Sequence[Record]) -> Table:
+    """The published numbers beside ours, for the terminal."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    caption = "Accuracy in percent; ours: mean of the seeds that got there, ±: half of the 95 % interval."
+    grid = Table(caption=caption, caption_justify="left", box=SIMPLE_HEAD)
+    for head in ("published", "ours", "read"):
+        grid.add_column(head, overflow="fold")
+    for head in ("labels", "published, %", "ours, %"):
+        grid.add_column(head, justify="right", no_wrap=True)
+    for row in reproduce.beside(study, records):
+        for labels, value, ours in row.numbers:
+            words = (row.published.name, row.published.learner or "not run", row.published.read)
+            grid.add_row(*map(Text, words), str(labels), f"{100 * value:.2f}", percent(ours))
+    return grid
 
 
 def _bounds(interval: Interval | None) -> list[str]:

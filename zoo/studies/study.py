@@ -10,7 +10,7 @@ import platform
 import subprocess
 import time
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from fractions import Fraction
@@ -22,15 +22,18 @@ from typing import Any
 
 import tomli_w
 import torch
+from safetensors.torch import load as tensors
+from safetensors.torch import save
 
 import checkpoints
 from trainers.pool import Pool
 from trainers.run import Journal
 from trainers.seeds import Seeds
 from zoo import datasets
-from zoo.catalogue import create
+from zoo.catalogue import create, load
 from zoo.device import fabric, peak_bytes
 from zoo.journal import seldom, tensorboard
+from zoo.judging import judge
 from zoo.learner import Learner
 from zoo.naming import pick
 from zoo.studies.controls import controls, controls_of, equal_steps, shuffles
@@ -40,6 +43,7 @@ from zoo.studies.oracles import noisy, wrong
 Line = dict[str, Any]  # of results.jsonl
 Emit = Callable[[str, Line], None]  # ("record", its fields) or ("step", where a fit stands)
 OWN = tuple(f.name for f in fields(Seeds))  # what a learner draws: networks, batches, queries
+JUDGES = ("classifier", "nearest")
 USES = ("initial", "oracle", *OWN)  # what a seed is for
 
 
@@ -50,11 +54,16 @@ class Study:
     data: a name of `zoo.data`. learners: names of `zoo.create`, "vaal+margin" for an entry with a query.
     initial: labels at the start. budget: labels asked in a round. grow: each round asks for that many times the last.
     rounds: how often. seeds: how many runs of each. fixed: what all runs draw alike, of USES; it keeps the seed 0.
-    balanced, root, size, test_share, split, imbalance, leave_out: those of `zoo.data`, which draws them by "initial".
+    balanced, root, size, test_share, split, imbalance, leave_out, classes: those of `zoo.data`, which draws them by
+    "initial".
     noise: the share of wrong answers, in the initial set too; groups: names of classes that are taken for one
     another, by default each for every other. label_cost: of one answer, in cost_unit.
     warm: each round starts from the networks of the last one, not from fresh ones. epochs: how often each labeled
     image is seen; the steps of a round follow from it and the labels there are.
+    judge: who labels made images: a "classifier" that is trained on all labels of the pool, or the "nearest" real
+    image. confidence: the classifier rejects what it gives less to; what is rejected gets no label.
+    diagnose: learners whose game is looked at, after the last round. None: that of all, after each.
+    protocol: the name of the published one that this follows. notes: in what it does not, said on all that is written.
     controls: learners are joined by those of `zoo.studies.controls`. shuffle: and by themselves with shuffled scores.
     threads: of each process; part of the study, since the order of sums is. settings: of single learners, by name.
     """
@@ -69,6 +78,7 @@ class Study:
     fixed: tuple[str, ...] = ()
     balanced: bool = False
     leave_out: int | tuple[str, ...] = 0
+    classes: tuple[str, ...] = ()
     imbalance: str | None = None
     noise: float = 0.0
     groups: tuple[tuple[str, ...], ...] = ()
@@ -76,6 +86,11 @@ class Study:
     cost_unit: str = "seconds"
     warm: bool = False
     epochs: float | None = None
+    judge: str | None = None
+    confidence: float = 0.9
+    diagnose: tuple[str, ...] | None = None
+    protocol: str | None = None
+    notes: tuple[str, ...] = ()
     controls: bool = False
     shuffle: bool = False
     plan: str = "ours"
@@ -98,6 +113,7 @@ class Study:
             (not 0 <= self.noise < 1, f"noise={self.noise} is no share of wrong answers; give 0 or more, below 1"),
             (self.groups and not self.noise, "groups say which classes a wrong answer mixes up; give noise, its share"),
             (not 0 <= self.label_cost < math.inf, f"label_cost={self.label_cost} must be finite, and 0 or more"),
+            (not 0 < self.confidence <= 1, f"confidence={self.confidence} must be above 0, and at most 1"),
             (self.epochs is not None and not 0 < self.epochs < math.inf, f"epochs={self.epochs} must be above 0"),
             (self.seeds > 1 and not left, f"fixed={self.fixed} leaves nothing that differs between seeds; fix less"),
             (not self.learners, "no learner is named; `alzoo list` shows them"),
@@ -105,6 +121,8 @@ class Study:
         for fails, why in senseless:
             if fails:
                 raise ValueError(why)
+        if self.judge is not None:
+            pick(dict.fromkeys(JUDGES), self.judge, "judge")
         for use in self.fixed:
             pick(dict.fromkeys(USES), use, "use of a seed")
         if twice := {name for name in self.learners if self.learners.count(name) > 1}:
@@ -114,6 +132,8 @@ class Study:
                 raise ValueError(f"{name}.{min(common)} cannot be set for one learner: all share it in a study")
             if self.epochs is not None and "steps" in table:
                 raise ValueError(f"{name}.steps is set, but epochs={self.epochs} says how many; give one of them")
+        if strange := {*(self.diagnose or ())} - {*self.learners}:
+            raise ValueError(f"diagnose={self.diagnose}, but {min(strange)!r} is not among the learners")
         if strange := self.settings.keys() - set(self.learners):
             raise ValueError(
                 f"settings for {min(strange)!r}, which is not among the learners {', '.join(self.learners)}"
@@ -165,6 +185,7 @@ class Study:
             split=self.split,
             imbalance=self.imbalance,
             leave_out=self.leave_out,
+            classes=self.classes,
         )
         return noisy(pool, self.noise, self.groups, self.seed("oracle", seed)) if self.noise else pool, test
 
@@ -221,6 +242,11 @@ def prepare(study: Study) -> Study:
     for learner in learners.values():
         learner.build(pool.shape, pool.classes)
         study.paced(learner, needed)
+        if learner.query_settings.get("synthesize") and study.judge is None:
+            raise ValueError(
+                f"{learner.name} asks for images it has made, and nobody says what they show. Give judge, "
+                f"{' or '.join(JUDGES)} (--judge)"
+            )
     settings = {
         name: {**study.settings.get(name, {}), "plan": learner.plan, **learner.settings, "augment": learner.augment}
         for name, learner in learners.items()
@@ -259,9 +285,10 @@ def run_cell(study: Study, out: Path, name: str, seed: int, done: list[Line], em
     with hushed():  # `prepare` has said already what there is to say of the data
         pool, test = study.pool(seed)
     learner, at = study.learner(name, seed, pool), -1  # and the round it has been fitted to
+    learner.begun = _begun.get(name)  # with another seed it may have been the same
     pools = [pool]  # of each round
     for record in done[1:]:
-        pools.append(pools[-1].reveal(record["asked"]))
+        pools.append(told(pools[-1], record, made(out, name, seed, record["round"])))
     ticks = sum(record["ticks"] for record in done)
 
     def file(number: int, kind: str) -> Path:
@@ -300,39 +327,63 @@ def run_cell(study: Study, out: Path, name: str, seed: int, done: list[Line], em
     who = {"learner": name, "seed": seed}
     with tensorboard(out / "tb" / name / f"seed{seed}") as write:
         for number in range(len(done), study.rounds + 1):
-            asking = Asking(pool.rounds[0].tolist(), None, None)
+            asking = Asking(pool.rounds[0].tolist(), None, None, None)
             if number > 0:
                 if not (note := file(number, "json")).exists():
-                    asking = ask(recall(number - 1), pools[-1], study.budgets()[number - 1])
+                    asking = ask(study, out, recall(number - 1), pools[-1], made(out, name, seed, number))
                     put(note, json.dumps(asdict(asking)).encode())  # before it is used
                 asking = Asking(**json.loads(note.read_text()))
-                pools.append(pools[-1].reveal(asking.asked))
-                _contact_sheet(pools[-1], asking.asked, out / "asked" / name / f"seed{seed}-round{number}.png")
+                pools.append(told(pools[-1], asdict(asking), made(out, name, seed, number)))
+                _contact_sheet(pools[-1], new(pools), out / "asked" / name / f"seed{seed}-round{number}.png")
             with peak_bytes() as peak:
                 fit_seconds, most = fit(number, write), peak()
             ticks += learner.ticks
-            stands = standing(study, learner, pools[-1], test)
+            _begun[name] = learner.begun
+            stands = standing(study, name, learner, pools, test)
             write("al/accuracy", stands["accuracy"], stands["labels"])
             left_out = datasets.left_out(pool.names, study.leave_out, study.seed("initial", seed))
             drawn = {**who, "round": number, "left_out": left_out, **asdict(asking)}
             took = {"fit_seconds": round(fit_seconds, 4), "peak_bytes": most}
-            emit("record", {**drawn, **stands, **took, **provenance()})
+            emit("record", {**drawn, **stands, **took, **provenance(), "notes": study.notes})
 
 
-def standing(study: Study, learner: Learner, pool: Pool, test: datasets.Test) -> Line:
-    """What a record says of a learner that is fitted to a pool."""
+_begun: dict[str, Any] = {}  # the pretext of each learner that this process was last busy with
+
+
+def made(out: Path, name: str, seed: int, number: int) -> Path:
+    """Where the images are that a learner has made in a round, and that got a label."""
+    return out / "made" / name / f"seed{seed}-round{number}.safetensors"
+
+
+def told(pool: Pool, asking: Line, images: Path) -> Pool:
+    """The pool after a round: with the answers of its oracle, or with the made images that got a label."""
+    if asking.get("judged") is None:
+        return pool.reveal(asking["asked"])
+    return pool.reveal([]).admit(tensors(images.read_bytes())["images"], asking["judged"]["labels"])
+
+
+def new(pools: Sequence[Pool]) -> torch.Tensor:
+    """What has got a label, or an answer at least, since the last round but one: indices, made images among them."""
+    pool, before = pools[-1], len(pools[-2].made) if len(pools) > 1 else 0
+    return torch.cat([pool.rounds[-1], torch.arange(len(pool) + before, len(pool) + len(pool.made))])
+
+
+def standing(study: Study, name: str, learner: Learner, pools: Sequence[Pool], test: datasets.Test) -> Line:
+    """What a record says of a learner that is fitted to the last of these pools."""
     guesses = learner.predict(test.images).argmax(1)
-    known = pool.labels[pool.rounds[-1]]
+    pool = pools[-1]
+    known = pool.labels[new(pools)]
     last = len(pool.rounds) > study.rounds
+    looked_at = study.diagnose is None or (last and name in study.diagnose)
     with hushed():  # its doubts go into the record
-        diagnosis = learner.diagnose(pool, test.images)
+        diagnosis = learner.diagnose(pool, test.images) if looked_at else {}
     return {
         "plan": learner.plan,
         "entry": learner.entry.name,
         "query": learner.query.name,
         "controls": controls_of(learner),  # none where the network that answers is trained plainly
         "labels": len(pool.labeled),
-        "label_cost": study.label_cost * sum(map(len, pool.rounds)),  # of all answers so far
+        "label_cost": study.label_cost * (sum(map(len, pool.rounds)) + len(pool.made)),  # of all answers so far
         "wrong": wrong(pool),  # of all labels so far
         "asked_classes": known[known >= 0].bincount(minlength=pool.classes).tolist(),
         "accuracy": (guesses == test.targets).double().mean().item(),
@@ -352,14 +403,34 @@ class Asking:
     asked: list[int]
     scores: list[float] | None
     select_seconds: float | None
+    judged: Line | None  # where the images were made: their labels, and the ledger of who judged
 
 
-def ask(learner: Learner, pool: Pool, n: int) -> Asking:
-    """What a fitted learner asks for next."""
+def ask(study: Study, out: Path, learner: Learner, pool: Pool, file: Path) -> Asking:
+    """What a fitted learner asks for next. Images that it has made for it, and that got a label, go into a file."""
     start = time.perf_counter()
-    selection = learner.select(pool, n)
+    selection = learner.select(pool, study.budgets()[len(pool.rounds) - 1])
     seconds = round(time.perf_counter() - start, 4)
-    return Asking(list(selection), selection.scores.tolist(), seconds)
+    if selection.images is None:
+        return Asking(list(selection), selection.scores.tolist(), seconds, None)
+    by = pool if study.judge == "nearest" else classifier(study, out)
+    images, labels, ledger = judge(selection, by, study.confidence)
+    put(file, save({"images": images}))
+    judged = {"by": study.judge, "shown": ledger.shown, "labels": labels.tolist(), **ledger.counts}
+    return Asking([], selection.scores[ledger.accepted].tolist(), seconds, judged)
+
+
+def classifier(study: Study, out: Path) -> Learner:
+    """A plain network that knows all labels of the pool: it judges made images in place of a person."""
+    path = out / "cells" / "judge.safetensors"
+    if path.exists():
+        return load(path, device=study.device)
+    pool, _ = study.pool(0)
+    augment = augmentation(study.data, pool)
+    judging = create("plain", seed=0, device=study.device, steps=steps(pool), augment=augment)
+    judging.fit(pool.reveal(pool.unlabeled), progress=False)
+    keep(judging, path)
+    return judging
 
 
 def keep(learner: Learner, path: Path) -> None:
@@ -385,12 +456,14 @@ def confusion(targets: torch.Tensor, guesses: torch.Tensor, classes: int) -> lis
     return table
 
 
-def _contact_sheet(pool: Pool, asked: list[int], path: Path, most: int = 64) -> None:
+def _contact_sheet(pool: Pool, asked: torch.Tensor, path: Path, most: int = 64) -> None:
     """The first images asked, in asking order, side by side as a PNG file."""
     from torchvision.transforms.functional import to_pil_image
     from torchvision.utils import make_grid
 
-    images = pool.take(torch.tensor(asked[:most])).cpu()
+    if not len(asked):
+        return  # all that was made was rejected
+    images = pool.take(asked[:most]).cpu()
     images = images[:, :3] if images.shape[1] >= 3 else images[:, :1]
     path.parent.mkdir(parents=True, exist_ok=True)
     to_pil_image(make_grid(images, nrow=16, padding=1, pad_value=128)).save(path)
