@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import checkpoints
+from trainers.cache import cache_dir
 from trainers.seeds import Seed, Seeds
 from zoo.device import resolve_device, resolve_precision
 from zoo.entries import ENTRIES
@@ -71,7 +72,8 @@ def create(
     query: another way to ask. query_settings: the arguments of its `ask`.
     seed: one number, or one each for "networks", "batches" and "queries", to hold some of these and vary the others.
     device: "auto", "cpu", "cuda" or "cuda:1". precision: "32-true", "bf16-mixed", or "auto" by what the device can do.
-    pretrained: the tag of weights (`zoo.weights` lists them), or a file; the learner counts as fitted.
+    pretrained: the tag of weights (`zoo.weights` lists them), a .safetensors file, `local-dir:FOLDER` or
+        `hf-hub:OWNER/NAME`; the learner counts as fitted, and its `fit` starts from them.
     freeze: parts that keep their weights, as ("trunk",).
     training: "plain" for the control: the entry's own networks ask, and `predict` is a network trained plainly for as
         many steps beside them.
@@ -216,8 +218,7 @@ def load(
     alzoo's or of a newer format.
     """
     card, values = checkpoints.read(path)
-    if card["format"] > FORMAT:
-        raise ValueError(f"{path} is of format {card['format']}, newer than this alzoo reads ({FORMAT}). Upgrade alzoo")
+    readable(card, path)
     first, plus, second = card["name"].partition("+")
     name, asking = entry or (first if plus or query is None else query), (query or second) if plus else None
     try:
@@ -243,6 +244,17 @@ def load(
 def weights(pattern: str = "*") -> list[checkpoints.Weights]:
     """The sets of weights there are, by shell pattern of their `entry.tag` names: "vaal.*"."""
     return [weights for weights in checkpoints.table() if fnmatchcase(weights.name, pattern)]
+
+
+def weights_dir() -> Path:
+    """Where downloaded weights lie: below $ALZOO_HOME, or the user's cache folder."""
+    return cache_dir() / "weights"
+
+
+def readable(card: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+    """Raises ValueError for a file of a later format."""
+    if not isinstance(card["format"], int) or card["format"] > FORMAT:
+        raise ValueError(f"{path} is of format {card['format']}, newer than this alzoo reads ({FORMAT}). Upgrade alzoo")
 
 
 def _shuffled(called: str, entry: Entry, query: Query) -> tuple[str, Entry, Query]:
@@ -281,12 +293,13 @@ def _task_alone(
 
 def _pretrained(learner: Learner, pretrained: str, settings: Mapping[str, Any]) -> Learner:
     """The learner with the networks of a tag or a file: fitted already, and `fit` starts from them."""
-    if pretrained.endswith(".safetensors"):
-        path = Path(pretrained)
+    if checkpoints.is_source(pretrained):
+        path = checkpoints.locate(pretrained, learner.entry.name)
     else:
-        base = learner.entry.name
-        path = checkpoints.fetch(pick({w.name: w for w in weights()}, f"{base}.{pretrained}", "set of weights"))
+        tag = pick({w.name: w for w in weights()}, f"{learner.entry.name}.{pretrained}", "set of weights")
+        path = checkpoints.fetch(tag, weights_dir())
     card, values = checkpoints.read(path)
+    readable(card, path)
     nets = {name: card["settings"].get(name, value) for name, value in learner.nets.items()}
     if other := [name for name in settings if name in nets and nets[name] != settings[name]]:
         raise ValueError(
