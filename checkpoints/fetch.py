@@ -1,5 +1,7 @@
 """Weights as files on this machine: looked for nearby first, then downloaded, whole or not at all."""
 
+from __future__ import annotations
+
 import errno
 import os
 from collections.abc import Callable, Iterator
@@ -134,11 +136,11 @@ def _download(file: File, url: str, cache: Path) -> None:
 def _pull_until_whole(url: str, partial: Path, size: int, told: Told) -> None:
     """Bytes into a partial file until it is as long as it should be. Raises ConnectionError if they stay away."""
     import httpx2
-    from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+    from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential, wait_random
 
     again = Retrying(
         retry=retry_if_exception_type((Torn, httpx2.TransportError)),
-        wait=wait_exponential_jitter(initial=WAIT, max=20 * WAIT, jitter=WAIT),
+        wait=wait_exponential(WAIT, max=20 * WAIT) + wait_random(0, WAIT),
         stop=stop_after_attempt(TRIES),
         reraise=True,
     )
@@ -152,7 +154,7 @@ def _pull_until_whole(url: str, partial: Path, size: int, told: Told) -> None:
         ) from error
 
 
-def _pull(client: "Client", url: str, partial: Path, size: int, told: Told) -> None:
+def _pull(client: Client, url: str, partial: Path, size: int, told: Told) -> None:
     """One try: ask for what is missing, and keep what comes. Raises Torn if that is not all."""
     have = partial.stat().st_size if partial.exists() else 0
     if have >= size:
@@ -178,7 +180,7 @@ def _pull(client: "Client", url: str, partial: Path, size: int, told: Told) -> N
         raise Torn(f"it ended after {have:,} of {size:,} bytes")
 
 
-def _goes_on(answer: "Response", have: int) -> bool:
+def _goes_on(answer: Response, have: int) -> bool:
     """Whether an answer begins where the partial file ends; if not, it begins anew."""
     return answer.status_code == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
 

@@ -1,5 +1,7 @@
 """Weights by name: what the manifest lists, and what is in a file."""
 
+from __future__ import annotations
+
 import json
 import os
 import re
@@ -7,9 +9,10 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 HERE = Path(__file__).parent
 ABOUT: Mapping[str, type] = {  # what a table of the manifest may tell, beside where the file is

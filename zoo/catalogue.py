@@ -5,14 +5,11 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import fields, replace
-from fnmatch import fnmatchcase
 from functools import cache, partial
 from importlib.metadata import entry_points
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import checkpoints
-from trainers.cache import cache_dir
 from trainers.seeds import Seed, Seeds
 from zoo.device import resolve_device, resolve_precision
 from zoo.entries import ENTRIES
@@ -21,6 +18,7 @@ from zoo.learner import FORMAT, Learner
 from zoo.naming import UnknownName, hint, pick, whole
 from zoo.queries import QUERIES
 from zoo.query import SHUFFLED, Query, options, shuffled, takes_any
+from zoo.trained import fetched, one
 
 if TYPE_CHECKING:
     from torch import nn
@@ -241,16 +239,6 @@ def load(
     return learner.filled(card, values)
 
 
-def weights(pattern: str = "*") -> list[checkpoints.Weights]:
-    """The sets of weights there are, by shell pattern of their `entry.tag` names: "vaal.*"."""
-    return [weights for weights in checkpoints.table() if fnmatchcase(weights.name, pattern)]
-
-
-def weights_dir() -> Path:
-    """Where downloaded weights lie: below $ALZOO_HOME, or the user's cache folder."""
-    return cache_dir() / "weights"
-
-
 def readable(card: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
     """Raises ValueError for a file of a later format."""
     if not isinstance(card["format"], int) or card["format"] > FORMAT:
@@ -296,8 +284,7 @@ def _pretrained(learner: Learner, pretrained: str, settings: Mapping[str, Any]) 
     if checkpoints.is_source(pretrained):
         path = checkpoints.locate(pretrained, learner.entry.name)
     else:
-        tag = pick({w.name: w for w in weights()}, f"{learner.entry.name}.{pretrained}", "set of weights")
-        path = checkpoints.fetch(tag, weights_dir())
+        path = fetched(one(f"{learner.entry.name}.{pretrained}"))
     card, values = checkpoints.read(path)
     readable(card, path)
     nets = {name: card["settings"].get(name, value) for name, value in learner.nets.items()}
