@@ -109,6 +109,18 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor
     return card, weights
 
 
+def write(path: Path, card: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
+    """A safetensors file with its card in the header: whole or not at all."""
+    from safetensors.torch import save_file
+
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        save_file(dict(weights), fresh, metadata={"alzoo": json.dumps(card)})
+        os.replace(fresh, path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
 def _file(name: str, line: Mapping[str, Any]) -> dict[str, Any]:
     """What makes a File of a table. A name with a path in it could lead out of the folder: refused."""
     file, sha256, size = (line.get(key) for key in ("file", "sha256", "bytes"))

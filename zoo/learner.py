@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
+import checkpoints
 from trainers.pool import Pool, nobody, uint8
 from trainers.run import Diverged, Journal, Run, Snapshots, Watch
 from trainers.seeds import Seed, Seeds, key, seeded
@@ -245,8 +246,6 @@ class Learner:
         Raises FileExistsError if there is one and `overwrite` is not set, FileNotFoundError without its folder, and
         ValueError for an entry or a query of one's own under a name of the zoo's, which `load` would take for it.
         """
-        from safetensors.torch import save_file
-
         from zoo.catalogue import known
 
         parts, path = self._fitted(), Path(path)
@@ -260,12 +259,7 @@ class Learner:
             raise FileExistsError(f"{path} exists. Choose another name, or save with overwrite=True")
         both = {**parts.state_dict(), **({} if self.twin is None else _named(self.twin._fitted(), "twin."))}
         weights = {name: value.detach().cpu().contiguous() for name, value in both.items()}
-        fresh = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            save_file(weights, fresh, metadata={"alzoo": json.dumps(self.card())})
-            os.replace(fresh, path)
-        finally:
-            fresh.unlink(missing_ok=True)
+        checkpoints.write(path, self.card(), weights)
         return path
 
     def filled(self, card: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Learner:
