@@ -111,11 +111,11 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor
 
 def write(path: Path, card: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
     """A safetensors file with its card in the header: whole or not at all."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        save_file(dict(weights), fresh, metadata={"alzoo": json.dumps(card)})
+        fresh.write_bytes(save(dict(weights), metadata={"alzoo": json.dumps(card)}))
         os.replace(fresh, path)
     finally:
         fresh.unlink(missing_ok=True)

@@ -118,7 +118,7 @@ def page(name: str, card: dict[str, Any]) -> str:
         "data": f"{about.get('data')}; licence: {about.get('licence')}",
         "images": f"{'x'.join(map(str, card['shape']))} (c h w), {card['classes']} classes",
         "protocol": f"{about.get('labels')} labels, {about.get('unlabeled')} unlabeled images: `{about.get('pool')}`",
-        "plan": f"`{card['plan']}`, seed {about.get('seed')}, {about.get('steps')} steps, augmented by {card['augment']}",
+        "plan": f"`{card['plan']}`, seed {about.get('seed')}, {about.get('steps')} steps, augment={card['augment']}",
         "accuracy of this file": f"{about.get('accuracy', float('nan')):.4f} on {about.get('n')} test images",
         "accuracy by seed": ", ".join(f"{value:.4f}" for value in about.get("accuracies", ())),
         "trained on": f"{about.get('device')}, {about.get('minutes')} minutes, commit {about.get('commit')}",
@@ -139,8 +139,9 @@ def page(name: str, card: dict[str, Any]) -> str:
             *(f"| {key} | {value} |" for key, value in rows.items()),
             "\n## Limits\n",
             *(f"- {limit}" for limit in limits),
-            f"\n## Citation\n\n{paper}.\n",
-            f"Trained by alzoo {card['alzoo']}: `python scripts/train_weights.py --name {name}`.\n",
+            *([] if paper.startswith("none") else [f"\n## Citation\n\n{paper}"]),
+            "\n## Made by\n",
+            f"alzoo {card['alzoo']}: `python scripts/train_weights.py --name {name}`.\n",
         )
     )
 

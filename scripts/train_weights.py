@@ -82,7 +82,7 @@ def main() -> None:
         recipe = RECIPES[tag] if given.data is None else replace(RECIPES[tag], data=given.data)
         seeds = range(given.seed, given.seed + given.seeds)
         try:
-            about = make(name, recipe, seeds, given.device, out=given.out, work=given.work, end=end)
+            about = make(name, recipe, seeds=seeds, device=given.device, out=given.out, work=given.work, end=end)
         except Enough:
             sys.stdout.write(f"{name}: not done yet; the same command goes on\n")
             sys.exit(GOES_ON)
@@ -90,7 +90,7 @@ def main() -> None:
     publish.write(given.out)
 
 
-def make(name: str, recipe: Recipe, seeds: range, device: str, out: Path, work: Path, end: float) -> dict[str, Any]:
+def make(name: str, recipe: Recipe, *, seeds: range, device: str, out: Path, work: Path, end: float) -> dict[str, Any]:
     """Train one name with each seed, and write the first one's file; what its card says about it."""
     entry = name.partition(".")[0]
     accuracies, first = [], None
