@@ -221,7 +221,8 @@ def _of_hub(where: str, entry: str) -> Path:
         raise FileNotFoundError(f"pretrained={source!r} is no repository of the hub: {error}") from error
     except Exception as error:  # of whatever client the hub's library speaks with
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ConnectionError(f"{source} cannot be had from the hub ({reason}). Give {FOLDER}FOLDER instead") from error
+        kind = FileNotFoundError if offline() else ConnectionError
+        raise kind(f"{source} cannot be had from the hub ({reason}). Give {FOLDER}FOLDER instead") from error
     return Path(folder) / file if file else _only(Path(folder), entry, source)
 
 

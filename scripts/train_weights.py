@@ -164,7 +164,7 @@ def written(learner: Learner, test: Test, path: Path, about: dict[str, Any]) -> 
             break
     else:
         raise RuntimeError(f"{path} does not decide as the learner that it was written from")
-    about = {**about, "half": half, "accuracy": accuracy(again, test)}
+    about = {**about, "half": half, "accuracy": round(accuracy(again, test), 6)}
     checkpoints.write(path, {**card, "about": about}, numbers)
     return about
 

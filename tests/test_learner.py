@@ -191,10 +191,6 @@ def test_weights_are_found_by_tag_and_verified(tmp_path, monkeypatch):
         checkpoints.fetch(found, tmp_path / "cache", beside=tmp_path)
 
 
-def test_nothing_is_published_yet_and_the_manifest_says_so():
-    assert zoo.weights() == []
-
-
 def test_a_saved_file_is_safetensors_with_a_card(tmp_path):
     learner = fitted("vaal", vae_width=4, game_steps=2)
     path = learner.save(tmp_path / "vaal.safetensors")
