@@ -26,7 +26,7 @@ Told = Callable[[int], None]  # how many bytes of a file are here
 
 
 class Torn(Exception):
-    """A download that has ended too early. The next try goes on from there."""
+    """A try that has not brought all. The next one goes on from there."""
 
 
 def fetch(weights: Weights, cache: Path, *, beside: Path = HERE) -> Path:
@@ -64,7 +64,7 @@ def find(weights: Weights, cache: Path, *, beside: Path = HERE) -> Path | None:
     return shipped if shipped.exists() else None
 
 
-def sound(path: Path, file: File) -> bool:
+def sound(path: Path, file: File | Weights) -> bool:
     """Whether there is a file, and it is the one that is meant."""
     if not path.is_file() or path.stat().st_size != file.bytes:
         return False
@@ -97,7 +97,7 @@ def offline() -> bool:
     return any(word.strip().lower() in ("1", "on", "yes", "true") for word in words)
 
 
-def _address(weights: Weights, file: File) -> str:
+def _address(weights: Weights, file: File | Weights) -> str:
     """Where a file is downloaded from. Raises FileNotFoundError if nowhere."""
     make = f"Make it: python scripts/train_weights.py --name {weights.name}"
     if offline():
@@ -115,7 +115,7 @@ def _address(weights: Weights, file: File) -> str:
     return f"{base.rstrip('/')}/{file.file}"
 
 
-def _download(file: File, url: str, cache: Path) -> None:
+def _download(file: File | Weights, url: str, cache: Path) -> None:
     """A file into the cache, under its name only once its hash is right."""
     place = cache / file.file
     partial = cache / f".{file.file}.{file.sha256[:12]}.partial"  # of these bytes and no others
@@ -262,7 +262,7 @@ def _alone(place: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _bar(file: File) -> Iterator[Told]:
+def _bar(file: File | Weights) -> Iterator[Told]:
     """A bar on the terminal while a file comes."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn

@@ -45,14 +45,17 @@ class File:
 
 
 @dataclass(frozen=True)
-class Weights(File):
+class Weights:
     """One table of the manifest.
 
-    name: `entry.tag`. pieces: files that are `file` once joined, where it is too large for one. url: where `file` and
-    its pieces lie, as a folder. about: the rest of the table.
+    name: `entry.tag`. file, sha256, bytes: its file. about: the rest of the table. pieces: files that are `file` once
+    joined, where it is too large for one. url: where `file` and its pieces can be downloaded, as a folder.
     """
 
     name: str
+    file: str
+    sha256: str
+    bytes: int
     about: Mapping[str, Any]
     pieces: tuple[File, ...] = ()
     url: str | None = None
@@ -70,18 +73,18 @@ def table(manifest: Path = HERE / "manifest.toml") -> list[Weights]:
 
 def row(name: str, line: Mapping[str, Any], base: str | None = None) -> Weights:
     """One table of the manifest, checked. base: the folder of files that name none. Raises ValueError."""
+    kinds = {**ABOUT, "file": str, "sha256": str, "bytes": int, "pieces": list, "url": str}
     for key, value in line.items():
-        if key not in ABOUT and key not in ("file", "sha256", "bytes", "pieces", "url"):
-            raise ValueError(f"{name} in the manifest has a field {key!r}. There are: file, {', '.join(ABOUT)}")
-        kind = ABOUT.get(key, object)
-        if not isinstance(value, int if kind is float else kind) and not isinstance(value, kind):
+        if (kind := kinds.get(key)) is None:
+            raise ValueError(f"{name} in the manifest has a field {key!r}. There are: {', '.join(kinds)}")
+        if type(value) is not kind and (type(value), kind) != (int, float):
             raise ValueError(f"{name} in the manifest has {key}={value!r}; it must be of type {kind.__name__}")
     about = {key: value for key, value in line.items() if key in ABOUT}
     pieces = tuple(File(**_file(name, piece)) for piece in line.get("pieces", ()))
     whole = _file(name, line)
     if pieces and sum(piece.bytes for piece in pieces) != whole["bytes"]:
         raise ValueError(f"{name} in the manifest has pieces of other bytes in all than its bytes={whole['bytes']}")
-    return Weights(**whole, name=name, about=about, pieces=pieces, url=line.get("url", base))
+    return Weights(name, **whole, about=about, pieces=pieces, url=line.get("url", base))
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -123,8 +126,8 @@ def write(path: Path, card: Mapping[str, Any], weights: Mapping[str, Tensor]) ->
 
 def _file(name: str, line: Mapping[str, Any]) -> dict[str, Any]:
     """What makes a File of a table. A name with a path in it could lead out of the folder: refused."""
-    file, sha256, size = (line.get(key) for key in ("file", "sha256", "bytes"))
-    if not isinstance(file, str) or not re.fullmatch(r"\w[\w.+-]*", file):
+    file, sha256, size = (dict(line).get(key) for key in ("file", "sha256", "bytes"))
+    if not isinstance(file, str) or not re.fullmatch(r"(?a)\w[\w.+-]*", file):
         raise ValueError(f"{name} in the manifest has file={file!r}; it must be the plain name of a file")
     if not isinstance(sha256, str) or not re.fullmatch("[0-9a-f]{64}", sha256):
         raise ValueError(f"{name} in the manifest has sha256={sha256!r}; it must be 64 hexadecimal digits")

@@ -97,7 +97,7 @@ def server(monkeypatch):
 
 
 def meant(data: bytes = BYTES, file: str = "a.safetensors", **more: object) -> Weights:
-    return Weights(file, sha256(data).hexdigest(), len(data), name="plain.a", about={}, **more)
+    return Weights("plain.a", file, sha256(data).hexdigest(), len(data), {}, **more)
 
 
 def left(cache: Path) -> list[str]:
@@ -260,7 +260,7 @@ def test_a_full_disk_leaves_no_file_under_the_name(tmp_path, monkeypatch):
 def test_two_processes_fetch_it_once(server, tmp_path):
     code = (
         "import sys; from pathlib import Path; import checkpoints; from checkpoints.weights import Weights;"
-        "print(checkpoints.fetch(Weights('a.safetensors', sys.argv[1], int(sys.argv[2]), 'plain.a', {}),"
+        "print(checkpoints.fetch(Weights('plain.a', 'a.safetensors', sys.argv[1], int(sys.argv[2]), {}),"
         "Path(sys.argv[3])))"
     )
     words = [sys.executable, "-c", code, meant().sha256, str(len(BYTES)), str(tmp_path)]
@@ -310,15 +310,24 @@ def test_pieces_that_are_not_the_file_are_refused(server, tmp_path):
 LINE = {"file": "a.safetensors", "sha256": "0" * 64, "bytes": 9}
 
 
+@pytest.mark.parametrize("lost", LINE)
+def test_a_table_of_the_manifest_names_a_file_its_hash_and_its_length(lost):
+    with pytest.raises(ValueError, match=f"{lost}=None"):
+        row("plain.a", {key: value for key, value in LINE.items() if key != lost})
+
+
 @pytest.mark.parametrize(
     ("change", "word"),
     [
         ({"sha256": "0" * 63}, "64 hexadecimal"),
-        ({"sha256": None}, "64 hexadecimal"),
+        ({"sha256": 0}, "of type str"),
         ({"sha256": "G" * 64}, "64 hexadecimal"),
         ({"bytes": 0}, "above 0"),
-        ({"bytes": "9"}, "above 0"),
-        ({"bytes": True}, "above 0"),
+        ({"bytes": "9"}, "of type int"),
+        ({"bytes": True}, "of type int"),
+        ({"seed": True}, "of type int"),
+        ({"url": 3}, "of type str"),
+        ({"pieces": [{}]}, "plain name"),
         ({"file": "../a.safetensors"}, "plain name"),
         ({"file": "/etc/passwd"}, "plain name"),
         ({"file": ".hidden"}, "plain name"),

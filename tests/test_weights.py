@@ -16,7 +16,7 @@ ABOUT = {"data": "noise", "shape": [1, 8, 8], "classes": 3, "labels": 12, "plan"
 def home(tmp_path, monkeypatch):
     """A cache of one's own, and a manifest of two; only `vaal.noise` is there."""
     digest = sha256(DATA).hexdigest()
-    rows = [Weights(f"{name}.safetensors", digest, len(DATA), name, ABOUT) for name in ("plain.noise", "vaal.noise")]
+    rows = [Weights(name, f"{name}.safetensors", digest, len(DATA), ABOUT) for name in ("plain.noise", "vaal.noise")]
     monkeypatch.setattr(checkpoints, "table", lambda: rows)
     monkeypatch.setenv("ALZOO_HOME", str(tmp_path))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
