@@ -42,7 +42,7 @@ def fetch(weights: Weights, cache: Path, *, beside: Path = HERE) -> Path:
     with _alone(place):
         if not sound(place, weights):  # somebody may have been quicker
             for piece in weights.pieces:
-                if not any(sound(folder / piece.file, piece) for folder in (cache, beside)):
+                if not _lying(piece, cache, beside):
                     _download(piece, _address(weights, piece), cache)
             if weights.pieces:
                 _join(weights, cache, beside)
@@ -191,14 +191,18 @@ def _join(weights: Weights, cache: Path, beside: Path) -> None:
     partial = cache / f".{weights.file}.{weights.sha256[:12]}.partial"
     with partial.open("wb") as whole:
         for piece in weights.pieces:
-            (lies, *_) = (folder / piece.file for folder in (cache, beside) if (folder / piece.file).exists())
-            whole.write(lies.read_bytes())
+            whole.write(_lying(piece, cache, beside)[0].read_bytes())
     if not sound(partial, weights):
         partial.unlink()
         raise ValueError(f"the pieces of {weights.name} are not its file: the manifest is wrong. Install alzoo anew")
     os.replace(partial, place)
     for piece in weights.pieces:
         (cache / piece.file).unlink(missing_ok=True)
+
+
+def _lying(piece: File, *folders: Path) -> list[Path]:
+    """Where a piece lies, whole."""
+    return [folder / piece.file for folder in folders if sound(folder / piece.file, piece)]
 
 
 def _of_hub(where: str, entry: str) -> Path:

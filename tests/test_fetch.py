@@ -69,12 +69,12 @@ class Handler(BaseHTTPRequestHandler):
         if fault != "unsized":
             self.send_header("Content-Length", str(len(body) + 1000 * (fault == "lies")))
         self.end_headers()
-        if fault in ("drop", "stall"):
+        if fault in ("drop", "stall", "hang"):
             body = body[: HALF // 2]
         self.wfile.write(body)
-        if fault == "stall":
+        if fault in ("stall", "hang"):
             self.wfile.flush()
-            time.sleep(0.5)
+            time.sleep(0.5 if fault == "stall" else 5)
         return None
 
 
@@ -257,16 +257,34 @@ def test_a_full_disk_leaves_no_file_under_the_name(tmp_path, monkeypatch):
     assert checkpoints.find(meant(), tmp_path) is None
 
 
-def test_two_processes_fetch_it_once(server, tmp_path):
+def another(cache: Path) -> subprocess.Popen[str]:
+    """A process that fetches the same file into the same cache, and prints where it lies."""
     code = (
         "import sys; from pathlib import Path; import checkpoints; from checkpoints.weights import Weights;"
         "print(checkpoints.fetch(Weights('plain.a', 'a.safetensors', sys.argv[1], int(sys.argv[2]), {}),"
         "Path(sys.argv[3])))"
     )
-    words = [sys.executable, "-c", code, meant().sha256, str(len(BYTES)), str(tmp_path)]
+    words = [sys.executable, "-c", code, meant().sha256, str(len(BYTES)), str(cache)]
     here = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(words, env=here, stdout=subprocess.PIPE, text=True)
+
+
+def test_a_killed_process_leaves_nothing_under_the_name_and_the_next_goes_on(server, tmp_path):
+    server.faults = ["hang"]
+    with another(tmp_path) as killed:
+        while not any(path.stat().st_size for path in tmp_path.glob(".*.partial")):
+            assert killed.poll() is None
+            time.sleep(0.01)
+        killed.kill()
+    assert checkpoints.find(meant(), tmp_path) is None
+    assert checkpoints.fetch(meant(), tmp_path).read_bytes() == BYTES
+    assert server.asked[1][1] not in (None, "bytes=0-")
+    assert left(tmp_path) == ["a.safetensors"]
+
+
+def test_two_processes_fetch_it_once(server, tmp_path):
     server.faults = ["drop"]
-    both = [subprocess.Popen(words, env=here, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    both = [another(tmp_path) for _ in range(2)]
     said = [process.communicate(timeout=60)[0].strip() for process in both]
     assert said == [str(tmp_path / "a.safetensors")] * 2
     assert (tmp_path / "a.safetensors").read_bytes() == BYTES
