@@ -120,7 +120,7 @@ def page(name: str, card: dict[str, Any]) -> str:
         "protocol": f"{about.get('labels')} labels, {about.get('unlabeled')} unlabeled images: `{about.get('pool')}`",
         "plan": f"`{card['plan']}`, seed {about.get('seed')}, {about.get('steps')} steps, augment={card['augment']}",
         "accuracy of this file": f"{about.get('accuracy', float('nan')):.4f} on {about.get('n')} test images",
-        "accuracy by seed": ", ".join(f"{value:.4f}" for value in about.get("accuracies", ())),
+        "accuracy of seeds": ", ".join(f"{value:.4f}" for value in about.get("accuracies", ())),
         "trained on": f"{about.get('device')}, {about.get('minutes')} minutes, commit {about.get('commit')}",
         "numbers": "half precision; no decision on the test images is another" if about.get("half") else "float32",
         **{f"diagnosis: {key}": f"{value:.4g}" for key, value in about.get("diagnosis", {}).items()},

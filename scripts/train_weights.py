@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -40,13 +41,17 @@ class Enough(Exception):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the weights of one tag are trained. settings: those of `zoo.create`, where an entry has them."""
+    """How the weights of one tag are trained.
+
+    settings: those of `zoo.create`. source: where the same images come from, if not from `data`.
+    """
 
     data: str
     labels: int
     licence: str
     plan: str = "ours"
     settings: Mapping[str, Any] = field(default_factory=dict)
+    source: str = ""
 
 
 UCI = "UCI lists it under CC BY 4.0 (recalled)"
@@ -79,23 +84,24 @@ def main() -> None:
         each.mkdir(parents=True, exist_ok=True)
     for name in names:
         tag = pick({tag: tag for tag in RECIPES}, name.partition(".")[2], "recipe")
-        recipe = RECIPES[tag] if given.data is None else replace(RECIPES[tag], data=given.data)
+        recipe = RECIPES[tag] if given.data is None else replace(RECIPES[tag], source=given.data)
         seeds = range(given.seed, given.seed + given.seeds)
         try:
             about = make(name, recipe, seeds=seeds, device=given.device, out=given.out, work=given.work, end=end)
         except Enough:
             sys.stdout.write(f"{name}: not done yet; the same command goes on\n")
             sys.exit(GOES_ON)
+        publish.write(given.out)
         sys.stdout.write(f"{name}: {about['accuracy']:.4f} of {about['n']}, {about['minutes']} minutes\n")
-    publish.write(given.out)
 
 
 def make(name: str, recipe: Recipe, *, seeds: range, device: str, out: Path, work: Path, end: float) -> dict[str, Any]:
     """Train one name with each seed, and write the first one's file; what its card says about it."""
     entry = name.partition(".")[0]
+    copied = f", decoded from a folder {Path(recipe.source).name}" if recipe.source else ""
     accuracies, first = [], None
     for seed in seeds:
-        pool, test = zoo.data(recipe.data, initial=recipe.labels, seed=seed)
+        pool, test = zoo.data(recipe.source or recipe.data, initial=recipe.labels, seed=seed)
         learner = zoo.create(entry, seed=seed, device=device, plan=recipe.plan, **recipe.settings)
         learner, seconds, steps = trained(learner, pool, work, name, end)
         accuracies.append(accuracy(learner, test))
@@ -103,11 +109,12 @@ def make(name: str, recipe: Recipe, *, seeds: range, device: str, out: Path, wor
             numbers = learner.diagnose(pool, test.images)
             first = learner, test
             about = {
-                "data": recipe.data.rpartition("/")[2] if recipe.data.startswith("folder:") else recipe.data,
+                "data": f"{recipe.data}{copied}",
                 "shape": list(pool.shape),
                 "classes": pool.classes,
                 "labels": len(pool.labeled),
                 "unlabeled": len(pool.unlabeled),
+                "names": list(pool.names),
                 "pool": f'zoo.data("{recipe.data}", initial={recipe.labels}, seed={seed})',
                 "plan": recipe.plan,
                 "seed": seed,
@@ -126,7 +133,8 @@ def make(name: str, recipe: Recipe, *, seeds: range, device: str, out: Path, wor
 
 def trained(learner: Learner, pool: zoo.Pool, work: Path, name: str, end: float) -> tuple[Learner, float, int]:
     """The fitted learner, the seconds it took and its steps. Raises Enough when the time is over; it can go on."""
-    asked = sha256(f"{learner!r} {pool.shape} {pool.labeled.tolist()} {len(pool)}".encode()).hexdigest()[:12]
+    asked = f"{commit()} {learner!r} {pool.shape} {pool.labeled.tolist()} {len(pool)}"
+    asked = sha256(asked.encode()).hexdigest()[:12]
     kept, spent = work / f"{name}.{asked}.safetensors", work / f"{name}.{asked}.json"
     seconds, steps = json.loads(spent.read_text()) if spent.exists() else (0.0, 0)
     if kept.exists():
@@ -181,8 +189,9 @@ def processor(device: str) -> str:
     return f"CPU, {torch.get_num_threads()} threads"
 
 
+@cache
 def commit() -> str:
-    """The commit of this tree, with a plus if files differ from it."""
+    """The commit of this tree as the script began, with a plus if files differ from it."""
     said = subprocess.run(
         ["git", "describe", "--always", "--dirty=+"], cwd=ROOT, capture_output=True, text=True, check=False
     )
