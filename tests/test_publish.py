@@ -21,6 +21,7 @@ from zoo.testing import CLASSES, Subject, pool
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
+import finetune_study  # noqa: E402
 import publish  # noqa: E402
 import train_weights  # noqa: E402
 from train_weights import Recipe  # noqa: E402
@@ -206,3 +207,13 @@ def test_half_precision_is_kept_only_where_no_decision_changes(tmp_path):
         learner.parts["head"].linear.bias[0] = 1e5  # no half can hold it
     assert not train_weights.written(learner, test, tmp_path / "a.safetensors", {})["half"]
     assert checkpoints.read(tmp_path / "a.safetensors")[1]["head.linear.bias"].dtype == torch.float32
+
+
+def test_what_starting_from_weights_gains_is_measured_with_its_interval(monkeypatch, capsys):
+    words = "finetune_study.py --tag digits --data digits --seeds 2 --steps 0 --labels 20 --device cpu"
+    monkeypatch.setattr(sys, "argv", words.split())
+    finetune_study.main()
+    (line,) = capsys.readouterr().out.splitlines()
+    gain, low, high = (float(word.strip("[],")) for word in line.split()[-3:])
+    assert low <= gain <= high
+    assert gain > 0.3, "no step: weights that know digits, against chance"
