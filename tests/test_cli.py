@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import zoo
 from zoo import catalogue, datasets
 from zoo.cli import main, settings
 from zoo.studies import engine
@@ -127,7 +128,7 @@ def test_compare_has_the_options_of_the_contract(option: str) -> None:
     [
         ("entries", catalogue.names("entries")),
         ("queries", catalogue.names("queries")),
-        ("weights", [weights.name for weights in catalogue.weights()]),
+        ("weights", [weights.name for weights in zoo.weights()]),
         ("data", [*datasets.names(), "folder:PATH"]),
     ],
 )

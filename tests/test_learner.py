@@ -179,20 +179,16 @@ def test_weights_are_found_by_tag_and_verified(tmp_path, monkeypatch):
     (tmp_path / "manifest.toml").write_text(line)
     (found,) = checkpoints.table(tmp_path / "manifest.toml")
     assert (found.name, found.about["data"]) == ("plain.tiny", "noise")
-    assert checkpoints.fetch(found, tmp_path) == path
+    assert checkpoints.fetch(found, tmp_path / "cache", beside=tmp_path) == path
     with monkeypatch.context() as here:
         here.setattr(checkpoints, "table", lambda: [found])
-        here.setattr(checkpoints, "fetch", lambda _: path)
+        here.setattr(checkpoints, "fetch", lambda *_: path)
         assert zoo.weights("plain.*") == [found]
         assert zoo.weights("vaal.*") == []
         assert len(zoo.create("entropy", pretrained="tiny", device="cpu").select(pool(), 2)) == 2
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(ValueError, match="damaged"):
-        checkpoints.fetch(found, tmp_path)
-
-
-def test_nothing_is_published_yet_and_the_manifest_says_so():
-    assert zoo.weights() == []
+        checkpoints.fetch(found, tmp_path / "cache", beside=tmp_path)
 
 
 def test_a_saved_file_is_safetensors_with_a_card(tmp_path):

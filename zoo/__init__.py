@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from trainers.pool import Pool
     from trainers.run import Diverged
-    from zoo.catalogue import create, load, names, weights
+    from zoo.catalogue import create, load, names
     from zoo.datasets import Test, data
     from zoo.entry import Entry, Preset
     from zoo.judging import judge
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from zoo.query import Query
     from zoo.scan import Asked, Scan, top
     from zoo.selection import Selection
+    from zoo.trained import weights
 
 __version__ = "0.1.0"
 
@@ -37,7 +38,7 @@ _HOMES = {
     "load": "zoo.catalogue",
     "names": "zoo.catalogue",
     "top": "zoo.scan",
-    "weights": "zoo.catalogue",
+    "weights": "zoo.trained",
 }
 
 __all__ = [

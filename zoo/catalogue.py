@@ -5,10 +5,8 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import fields, replace
-from fnmatch import fnmatchcase
 from functools import cache, partial
 from importlib.metadata import entry_points
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import checkpoints
@@ -20,6 +18,7 @@ from zoo.learner import FORMAT, Learner
 from zoo.naming import UnknownName, hint, pick, whole
 from zoo.queries import QUERIES
 from zoo.query import SHUFFLED, Query, options, shuffled, takes_any
+from zoo.trained import fetched, one
 
 if TYPE_CHECKING:
     from torch import nn
@@ -71,7 +70,8 @@ def create(
     query: another way to ask. query_settings: the arguments of its `ask`.
     seed: one number, or one each for "networks", "batches" and "queries", to hold some of these and vary the others.
     device: "auto", "cpu", "cuda" or "cuda:1". precision: "32-true", "bf16-mixed", or "auto" by what the device can do.
-    pretrained: the tag of weights (`zoo.weights` lists them), or a file; the learner counts as fitted.
+    pretrained: the tag of weights (`zoo.weights` lists them), a .safetensors file, `local-dir:FOLDER` or
+        `hf-hub:OWNER/NAME`; the learner counts as fitted, and its `fit` starts from them.
     freeze: parts that keep their weights, as ("trunk",).
     training: "plain" for the control: the entry's own networks ask, and `predict` is a network trained plainly for as
         many steps beside them.
@@ -216,8 +216,7 @@ def load(
     alzoo's or of a newer format.
     """
     card, values = checkpoints.read(path)
-    if card["format"] > FORMAT:
-        raise ValueError(f"{path} is of format {card['format']}, newer than this alzoo reads ({FORMAT}). Upgrade alzoo")
+    readable(card, path)
     first, plus, second = card["name"].partition("+")
     name, asking = entry or (first if plus or query is None else query), (query or second) if plus else None
     try:
@@ -240,9 +239,10 @@ def load(
     return learner.filled(card, values)
 
 
-def weights(pattern: str = "*") -> list[checkpoints.Weights]:
-    """The sets of weights there are, by shell pattern of their `entry.tag` names: "vaal.*"."""
-    return [weights for weights in checkpoints.table() if fnmatchcase(weights.name, pattern)]
+def readable(card: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+    """Raises ValueError for a file of a later format."""
+    if not isinstance(card["format"], int) or card["format"] > FORMAT:
+        raise ValueError(f"{path} is of format {card['format']}, newer than this alzoo reads ({FORMAT}). Upgrade alzoo")
 
 
 def _shuffled(called: str, entry: Entry, query: Query) -> tuple[str, Entry, Query]:
@@ -281,12 +281,12 @@ def _task_alone(
 
 def _pretrained(learner: Learner, pretrained: str, settings: Mapping[str, Any]) -> Learner:
     """The learner with the networks of a tag or a file: fitted already, and `fit` starts from them."""
-    if pretrained.endswith(".safetensors"):
-        path = Path(pretrained)
+    if checkpoints.is_source(pretrained):
+        path = checkpoints.locate(pretrained, learner.entry.name)
     else:
-        base = learner.entry.name
-        path = checkpoints.fetch(pick({w.name: w for w in weights()}, f"{base}.{pretrained}", "set of weights"))
+        path = fetched(one(f"{learner.entry.name}.{pretrained}"))
     card, values = checkpoints.read(path)
+    readable(card, path)
     nets = {name: card["settings"].get(name, value) for name, value in learner.nets.items()}
     if other := [name for name in settings if name in nets and nets[name] != settings[name]]:
         raise ValueError(

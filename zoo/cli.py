@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from checkpoints import Weights
     from zoo.studies.study import Study
 
 BASELINES = ("random", "margin", "badge")
@@ -35,7 +36,7 @@ def app(context: click.Context) -> None:
 @click.argument("kind", required=False, type=click.Choice(["entries", "queries", "weights", "data"]))
 def list_(kind: str | None) -> None:
     """What there is: entries, queries, weights, data sets."""
-    from zoo import catalogue, datasets
+    from zoo import catalogue, datasets, trained
 
     show: dict[str, tuple[str, tuple[str, ...], Sequence[Sequence[object]]]] = {
         "entries": (
@@ -48,11 +49,7 @@ def list_(kind: str | None) -> None:
             ("name", "what", "time", "needs", "paper"),
             [(q.name, first(q.ask.__doc__), q.cost, ", ".join(q.needs), q.paper) for q in catalogue.queries().values()],
         ),
-        "weights": (
-            "Weights" if catalogue.weights() else "Weights: none are published yet",
-            ("name", "file", "bytes"),
-            [(w.name, w.file, f"{w.bytes:,}") for w in catalogue.weights()],
-        ),
+        "weights": weights_table(trained.weights()),
         "data": (
             "Data",
             ("name", "what", "pool + test", "shape", "classes", "where from"),
@@ -261,6 +258,64 @@ def bench(
         file.write_text(json.dumps(bench_.record(figures), indent=1) + "\n")
 
 
+@app.group("weights")
+def weights_() -> None:
+    """Trained networks: what there is, and where it lies. PATTERN is a name, or as vaal.* or *.digits."""
+
+
+@weights_.command("list")
+@click.argument("patterns", nargs=-1, metavar="[PATTERN]...")
+def weights_list(patterns: tuple[str, ...]) -> None:
+    """What there is, on what it was trained, and how well it does."""
+    with refusals(*wrong_requests()):
+        from zoo import trained
+
+        title, columns, rows = weights_table(trained.matching(patterns))
+        Console().print(table(title, columns, rows) if rows else f"[bold]{title}[/]")
+
+
+@weights_.command("fetch")
+@click.argument("patterns", nargs=-1, required=True, metavar="PATTERN...")
+def weights_fetch(patterns: tuple[str, ...]) -> None:
+    """Download what is not on this machine yet, and print where each file lies."""
+    with refusals(*wrong_requests()):
+        from zoo import trained
+
+        for weights in trained.matching(patterns):
+            click.echo(trained.fetched(weights))
+
+
+@weights_.command("verify")
+@click.argument("patterns", nargs=-1, metavar="[PATTERN]...")
+def weights_verify(patterns: tuple[str, ...]) -> None:
+    """Compare the hash of each file on this machine with that of the manifest. Status 2 if one is damaged."""
+    with refusals(*wrong_requests()):
+        from zoo import trained
+
+        damaged = []
+        for weights in trained.matching(patterns):
+            try:
+                path = trained.here(weights)
+            except ValueError as error:
+                damaged.append(str(error))
+            else:
+                click.echo(f"{weights.name}: {'not on this machine' if path is None else f'sound, {path}'}")
+        if damaged:
+            raise ValueError("; ".join(damaged))
+
+
+@weights_.command("path")
+@click.argument("name")
+def weights_path(name: str) -> None:
+    """Print where the file of NAME lies on this machine. Nothing is downloaded."""
+    with refusals(*wrong_requests()):
+        from zoo import trained
+
+        if (path := trained.here(trained.one(name))) is None:
+            raise FileNotFoundError(f"{name} is not on this machine. Fetch it: alzoo weights fetch {name}")
+        click.echo(path)
+
+
 def main() -> None:
     """The console command."""
     try:
@@ -330,6 +385,26 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
     for row in rows:
         grid.add_row(*("" if value is None else str(value) for value in row))
     return grid
+
+
+def weights_table(weights: Sequence[Weights]) -> tuple[str, tuple[str, ...], Sequence[Sequence[object]]]:
+    """Title, columns and rows of weights."""
+    title = "Weights: networks of an entry, trained already" if weights else "Weights: none are published yet"
+    columns = ("name", "data", "shape", "classes", "labels", "plan", "accuracy", "on", "bytes")
+    return (
+        title,
+        columns,
+        [
+            (
+                w.name,
+                w.about.get("data"),
+                joined("x", w.about.get("shape")),
+                *(w.about.get(key) for key in ("classes", "labels", "plan", "accuracy", "n")),
+                f"{w.bytes:,}",
+            )
+            for w in weights
+        ],
+    )
 
 
 def joined(sign: str, numbers: Sequence[int] | None) -> str | None:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
+import checkpoints
 from trainers.pool import Pool, nobody, uint8
 from trainers.run import Diverged, Journal, Run, Snapshots, Watch
 from trainers.seeds import Seed, Seeds, key, seeded
@@ -249,8 +250,6 @@ class Learner:
         Raises FileExistsError if there is one and `overwrite` is not set, FileNotFoundError without its folder, and
         ValueError for an entry or a query of one's own under a name of the zoo's, which `load` would take for it.
         """
-        from safetensors.torch import save_file
-
         from zoo.catalogue import known
 
         parts, path = self._fitted(), Path(path)
@@ -264,12 +263,7 @@ class Learner:
             raise FileExistsError(f"{path} exists. Choose another name, or save with overwrite=True")
         both = {**parts.state_dict(), **({} if self.twin is None else _named(self.twin._fitted(), "twin."))}
         weights = {name: value.detach().cpu().contiguous() for name, value in both.items()}
-        fresh = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            save_file(weights, fresh, metadata={"alzoo": json.dumps(self.card())})
-            os.replace(fresh, path)
-        finally:
-            fresh.unlink(missing_ok=True)
+        checkpoints.write(path, self.card(), weights)
         return path
 
     def filled(self, card: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Learner:
@@ -331,13 +325,14 @@ class Learner:
     def build(self, shape: Shape, classes: int, round: int = 0) -> nn.ModuleDict:
         """Fresh networks for images (c h w), from the start weights where there are any: what `fit` trains.
 
-        A part that the start weights do not fit (other images, other classes) stays fresh, and it is said so.
+        A layer that the start weights do not fit (other images, other classes) stays fresh, layers that see or make
+        colours are fitted to another number of them, and it is said so.
         Raises ValueError for a query or a freeze that needs other parts.
         """
         return self._build(shape, classes, round)[0]
 
     def _build(self, shape: Shape, classes: int, round: int) -> tuple[nn.ModuleDict, list[str]]:
-        """`build`, and the names of the parts that do not come from start weights."""
+        """`build`, and the names of the parts that do not come from start weights, or not wholly."""
         with seeded(torch.device(self.device), self.seed, "build", round):
             parts = nn.ModuleDict(self.entry.build(shape, classes, **self.nets))
         if lacking := [need for need in ("trunk", "head") if need not in parts]:
@@ -350,13 +345,16 @@ class Learner:
             raise ValueError(f"the query {what}; {remedy}")
         if strange := [name for name in self.freeze if name not in parts]:
             raise ValueError(f"there is no part {strange[0]!r} to freeze; {self.entry.name} has {', '.join(parts)}")
-        fresh = list(parts) if self.start is None else adopt(parts, self.start)
-        if self.start is not None and (others := [name for name in fresh if name != "head"]):
-            text = "%s: the start weights of %s do not fit images of %s; these parts stay fresh"
-            logging.getLogger("alzoo").warning(text, self.name, ", ".join(others), shape)
+        fresh, fitted = ({name: [name] for name in parts}, []) if self.start is None else adopt(parts, self.start)
+        if fitted:
+            text = "%s: %s fit another number of colours now; weights are summed over them and shared out, or averaged"
+            logging.getLogger("alzoo").warning(text, self.name, ", ".join(fitted))
+        if self.start is not None and (others := [layer for name in fresh if name != "head" for layer in fresh[name]]):
+            text = "%s: the start weights of %s do not fit images of %s and %d classes; these layers stay fresh"
+            logging.getLogger("alzoo").warning(text, self.name, ", ".join(others), shape, classes)
         for name in self.freeze:
             freeze(parts[name])
-        return parts, fresh
+        return parts, [*fresh, *{layer.partition(".")[0] for layer in fitted} - fresh.keys()]
 
     def _fitted(self) -> nn.ModuleDict:
         if self.parts is None:

@@ -1,0 +1,219 @@
+"""From training to a server and back: the scripts that make weights and put them where others find them."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from functools import partial
+from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import torch
+
+import checkpoints
+import zoo
+from checkpoints.weights import ABOUT
+from zoo.testing import CLASSES, Subject, pool
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "scripts"))
+
+import finetune_study  # noqa: E402
+import publish  # noqa: E402
+import train_weights  # noqa: E402
+from train_weights import Recipe  # noqa: E402
+
+TOLD = {"data": "noise", "labels": 12, "accuracy": 0.5, "n": 48, "seed": 0, "diagnosis": {"critic_auc": 0.25}}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder of two small files with cards."""
+    (tmp_path / "made").mkdir()
+    for name in ("plain", "vaal"):
+        path = Subject(name).learner().fit(pool()).save(tmp_path / "made" / f"{name}.noise.safetensors")
+        card, tensors = checkpoints.read(path)
+        checkpoints.write(path, {**card, "about": TOLD}, tensors)
+    return tmp_path / "made"
+
+
+@pytest.fixture
+def serve(monkeypatch):
+    """Serves folders, as `python -m http.server` does; gives their address."""
+    running = []
+    monkeypatch.setattr(SimpleHTTPRequestHandler, "log_message", lambda *_: None)
+    for name in ("HF_HUB_OFFLINE", "ALZOO_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+
+    def start(handler):
+        http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        running.append(http)
+        return f"http://127.0.0.1:{http.server_port}"
+
+    yield start
+    for http in running:
+        http.shutdown()
+        http.server_close()
+
+
+def test_a_folder_gets_a_manifest_and_cards(folder):
+    assert publish.write(folder) == ["plain.noise", "vaal.noise"]
+    plain, vaal = checkpoints.table(folder / "manifest.toml")
+    assert (plain.file, plain.bytes) == ("plain.noise.safetensors", (folder / plain.file).stat().st_size)
+    assert vaal.sha256 == sha256((folder / vaal.file).read_bytes()).hexdigest()
+    assert vaal.about == {key: value for key, value in TOLD.items() if key in ABOUT}
+    page = (folder / "vaal.noise.md").read_text()
+    for words in ("# vaal.noise", "Sinha", "0.5000 on 48 test images", "critic_auc | 0.25", f"{CLASSES} classes"):
+        assert words in page
+    before = (folder / "manifest.toml").read_bytes()
+    publish.write(folder)
+    assert (folder / "manifest.toml").read_bytes() == before
+
+
+@pytest.mark.parametrize("largest", [1 << 24, 4000])
+def test_a_served_folder_gives_the_same_bytes(folder, tmp_path, monkeypatch, serve, largest):
+    want = {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
+    publish.write(folder, largest)
+    publish.write(folder, largest)
+    publish.copy(folder, tmp_path / "served")
+    assert all(path.stat().st_size <= largest for path in (tmp_path / "served").glob("*.safetensors*"))
+    monkeypatch.setenv("ALZOO_WEIGHTS_URL", serve(partial(SimpleHTTPRequestHandler, directory=tmp_path / "served")))
+    monkeypatch.setenv("ALZOO_HOME", str(tmp_path / "home"))
+    rows = checkpoints.table(tmp_path / "served" / "manifest.toml")
+    monkeypatch.setattr(checkpoints, "table", lambda: rows)
+    for weights in zoo.weights():
+        for _ in range(2):
+            path = checkpoints.fetch(weights, tmp_path / "cache")
+            assert path.read_bytes() == want[weights.file]
+            path.unlink()
+    assert len(zoo.create("vaal", pretrained="noise", device="cpu").select(pool(), 3)) == 3
+
+
+class Hub(BaseHTTPRequestHandler):
+    """As much of the Hugging Face hub as a download needs: what is in a repository, and its files."""
+
+    protocol_version = "HTTP/1.1"
+    SHA = "a" * 40
+
+    def __init__(self, folder, *given):
+        self.folder = folder
+        super().__init__(*given)
+
+    def log_message(self, *_):
+        pass
+
+    def do_HEAD(self):
+        self.do_GET()
+
+    def do_GET(self):
+        names = sorted(path.name for path in self.folder.iterdir())
+        path = self.folder / self.path.rpartition("/")[2]
+        if self.path.startswith("/api/models/me/mine/revision/"):
+            files = [{"rfilename": name} for name in names]
+            data = json.dumps({"id": "me/mine", "sha": self.SHA, "siblings": files}).encode()
+        elif self.path.startswith(f"/api/models/me/mine/tree/{self.SHA}"):
+            sizes = {name: (self.folder / name).stat().st_size for name in names}
+            data = json.dumps(
+                [{"type": "file", "path": p, "size": n, "oid": "b" * 40} for p, n in sizes.items()]
+            ).encode()
+        elif self.path.startswith("/me/mine/resolve/") and path.is_file():
+            data = path.read_bytes()
+        else:
+            return self.send_error(404)
+        self.send_response(200)
+        for key, value in {"ETag": f'"{sha256(data).hexdigest()}"', "X-Repo-Commit": self.SHA}.items():
+            self.send_header(key, value)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(data)
+        return None
+
+
+def test_a_repository_of_the_hub_gives_the_file_of_the_entry(folder, tmp_path, serve):
+    url = serve(partial(Hub, folder))
+    code = (
+        "import sys, checkpoints\n"
+        "for source in sys.argv[1:]:\n"
+        "    try:\n"
+        "        print(checkpoints.locate(source, 'vaal').resolve().read_bytes().hex()[:80])\n"
+        "    except OSError as error:\n"
+        "        print(type(error).__name__, error)\n"
+    )
+    here = {**os.environ, "HF_ENDPOINT": url, "HF_HOME": str(tmp_path / "hf"), "PYTHONPATH": str(ROOT)}
+    here |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "OMP_NUM_THREADS": "1"}
+    sources = ["hf-hub:me/mine", "hf-hub:me/mine@main/plain.noise.safetensors", "hf-hub:me/nothing"]
+    want = [(folder / f"{name}.noise.safetensors").read_bytes().hex()[:80] for name in ("vaal", "plain")]
+
+    def said(**more):
+        words = [sys.executable, "-c", code, *sources]
+        out = subprocess.run(words, env={**here, **more}, capture_output=True, text=True, check=False)
+        assert out.returncode == 0, out.stderr
+        return out.stdout.splitlines()
+
+    for lines, kind in ((said(), "ConnectionError"), (said(HF_HUB_OFFLINE="1"), "FileNotFoundError")):
+        assert lines[:2] == want
+        assert lines[2].startswith(f"{kind} hf-hub:me/nothing cannot be had from the hub")
+
+
+TINY = Recipe("digits", 20, "free", settings={"steps": 3, "batch": 8, "width": 4})
+
+
+def train(monkeypatch, tmp_path, *more):
+    words = ["--name", "plain.tiny", "--device", "cpu", "--out", tmp_path / "out", "--work", tmp_path / "work", *more]
+    monkeypatch.setattr(sys, "argv", ["train_weights.py", *map(str, words)])
+    monkeypatch.setitem(train_weights.RECIPES, "tiny", TINY)
+    train_weights.main()
+    return checkpoints.read(tmp_path / "out" / "plain.tiny.safetensors")
+
+
+def test_training_writes_a_file_whose_card_says_everything(monkeypatch, tmp_path, capsys):
+    card, tensors = train(monkeypatch, tmp_path, "--seeds", 2)
+    about = card["about"]
+    assert about.keys() >= ABOUT.keys() | {"pool", "accuracies", "diagnosis", "doubts"}
+    assert (about["labels"], about["unlabeled"], about["n"], about["steps"]) == (20, 1418, 359, 3)
+    assert len(about["accuracies"]) == 2
+    assert f"{about['accuracy']:.4f} of 359" in capsys.readouterr().out
+    (row,) = checkpoints.table(tmp_path / "out" / "manifest.toml")
+    assert row.about.keys() == ABOUT.keys()
+    learner = zoo.create("plain", pretrained=tmp_path / "out" / row.file, device="cpu")
+    _, test = zoo.data("digits", initial=20, seed=0)
+    got = (learner.predict(test.images).argmax(1) == test.targets).double().mean().item()
+    assert got == pytest.approx(about["accuracy"], abs=1e-6)
+    if about["half"]:
+        assert all(value.dtype in (torch.float16, torch.int64) for value in tensors.values())
+
+
+def test_training_stops_when_its_minutes_are_over_and_goes_on(monkeypatch, tmp_path):
+    _, want = train(monkeypatch, tmp_path / "once")
+    with pytest.raises(SystemExit) as stopped:
+        train(monkeypatch, tmp_path / "pieces", "--minutes", 0)
+    assert stopped.value.code == train_weights.GOES_ON
+    assert not list((tmp_path / "pieces" / "out").iterdir())
+    _, got = train(monkeypatch, tmp_path / "pieces")
+    assert got.keys() == want.keys()
+    assert all(torch.equal(got[key], want[key]) for key in want)
+
+
+def test_half_precision_is_kept_only_where_no_decision_changes(tmp_path):
+    learner = Subject("plain").learner().fit(pool())
+    test = zoo.Test(pool().images, torch.zeros(48, dtype=torch.int64))
+    assert train_weights.written(learner, test, tmp_path / "a.safetensors", {})["half"]
+    with torch.no_grad():
+        learner.parts["head"].linear.bias[0] = 1e5  # no half can hold it
+    assert not train_weights.written(learner, test, tmp_path / "a.safetensors", {})["half"]
+    assert checkpoints.read(tmp_path / "a.safetensors")[1]["head.linear.bias"].dtype == torch.float32
+
+
+def test_what_starting_from_weights_gains_is_measured_with_its_interval(monkeypatch, capsys):
+    words = "finetune_study.py --tag digits --data digits --seeds 2 --steps 0 --labels 20 --device cpu"
+    monkeypatch.setattr(sys, "argv", words.split())
+    finetune_study.main()
+    (line,) = capsys.readouterr().out.splitlines()
+    gain, low, high = (float(word.strip("[],")) for word in line.split()[-3:])
+    assert low <= gain <= high
+    assert gain > 0.3, "no step: weights that know digits, against chance"
