@@ -9,7 +9,8 @@ import torch
 from torch import Generator, Tensor, nn
 
 from trainers import bgadl as loop
-from trainers.pool import Pool, nobody, normal
+from trainers.pool import normal
+from zoo.diagnosis import held
 from zoo.entry import Entry, Parts, Preset
 from zoo.nets import acgan
 from zoo.nets.common import Shape
@@ -81,7 +82,7 @@ def diagnose(scan: Scan, held_out: Tensor) -> dict[str, float]:
     parts, known = scan.parts, scan.pool.labeled
     known = known[torch.randperm(len(known), generator=scan.generator("diagnose"))[:SOME]]
     encoder: nn.Module = parts["encoder"]
-    fresh = Scan(Pool.hidden(held_out, scan.pool.classes, nobody), parts, precision=scan.precision)
+    fresh = held(scan, held_out)
     mu, logvar = scan.each(lambda x: torch.stack(encoder(x), 1), of=known).unbind(1)
     seen = fresh.each(lambda x: encoder(x)[0])
     opinions = posterior(scan, DRAWS)

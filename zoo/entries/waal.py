@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from trainers import waal as loop
 from trainers.losses import auc
-from trainers.pool import Pool, nobody
+from zoo.diagnosis import held
 from zoo.entry import Entry, Preset
 from zoo.nets.common import Shape
 from zoo.nets.trunk import Trunk, task
@@ -83,7 +83,7 @@ def diagnose(scan: Scan, held_out: Tensor) -> dict[str, float]:
     features of held-out images; a 1-Lipschitz critic at its best has 1. critic_share: the spread of 10 D over the
     unlabeled images, as a share of its sum with the spread of U; with 0, the query is by uncertainty alone.
     """
-    fresh = Scan(Pool.hidden(held_out, scan.pool.classes, nobody), scan.parts, precision=scan.precision)
+    fresh = held(scan, held_out)
     unlabeled, labeled = looks(scan, scan.features)[0], looks(scan, scan.known)[0]
     slope = looks(scan, fresh.features)[1]
     far, unsure = 10 * unlabeled.std(correction=0), both_norms(scan.logits.log_softmax(1)).std(correction=0)
