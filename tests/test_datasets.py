@@ -309,3 +309,32 @@ def test_a_download_that_fails_says_what_is_missing(tmp_path: Path, monkeypatch:
         datasets.data(name, initial=5, seed=0, root=tmp_path / "root")
     assert str(tmp_path / "root") in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_validation_takes_the_place_of_the_test_and_the_pool_loses_it() -> None:
+    whole, test = datasets.data("digits", initial=40, seed=0)
+    pool, held = datasets.data("digits", initial=40, seed=0, validation=0.25)
+    assert len(pool) + len(held.images) == len(whole)
+    rows = {row.tobytes() for row in whole.images.numpy()}
+    assert {row.tobytes() for row in held.images.numpy()} <= rows  # no test image is looked at
+    assert not {row.tobytes() for row in held.images.numpy()} & {row.tobytes() for row in test.images.numpy()}
+    assert torch.equal(held.images, datasets.data("digits", initial=40, seed=1, validation=0.25)[1].images)
+    assert not torch.equal(held.images, datasets.data("digits", initial=40, seed=0, validation=0.25, split=1)[1].images)
+    left = pool.reveal(pool.unlabeled).labels.bincount()
+    assert held.targets.bincount().tolist() == ((left + held.targets.bincount()) / 4).round().long().tolist()
+
+
+def test_a_subset_is_part_of_the_pool_the_same_for_all_seeds_and_the_test_is_whole() -> None:
+    whole, test = datasets.data("digits", initial=40, seed=0)
+    pool, held = datasets.data("digits", initial=40, seed=0, subset=300)
+    assert len(pool) == 300
+    assert torch.equal(held.images, test.images)
+    assert {row.tobytes() for row in pool.images.numpy()} <= {row.tobytes() for row in whole.images.numpy()}
+    assert torch.equal(pool.images, datasets.data("digits", initial=40, seed=1, subset=300)[0].images)
+    assert not torch.equal(pool.images, datasets.data("digits", initial=40, seed=0, subset=300, split=1)[0].images)
+
+
+@pytest.mark.parametrize("wrong", [{"subset": 0}, {"subset": 1439}, {"validation": 0.0}, {"validation": 1.0}])
+def test_a_part_of_the_pool_that_is_none_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        datasets.data("digits", initial=40, seed=0, **wrong)  # type: ignore[arg-type]

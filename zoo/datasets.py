@@ -66,6 +66,8 @@ def data(
     size: Size = None,
     test_share: float | None = None,
     split: int = 0,
+    validation: float | None = None,
+    subset: int | None = None,
     imbalance: str | None = None,
     leave_out: int | Sequence[str] = 0,
     classes: Sequence[str] = (),
@@ -81,6 +83,9 @@ def data(
         square, and scaled; images from a folder are cut to fit, see `trainers.folder.decode`.
     test_share: for `folder:PATH` without train and test: the share of each class, in (0, 1), that is the test. Which
         images that are does not depend on the seed, but on `split`, a seed of its own.
+    validation: the share of each class of the pool, in (0, 1), that is tested on in place of the test images: for
+        choosing settings. Which images that are depends on `split`.
+    subset: so many images of the pool at most, drawn by `split`; the others are not there.
     imbalance: "alternating:100" leaves a hundredth of every other class, the first one included; "long-tailed:100"
         leaves ever less of each class, down to a hundredth of the last one. The test stays as it is. Which images
         stay depends on the seed; they are loaded, not mapped. `cifar10_alternating` and the like say it by their name.
@@ -93,8 +98,11 @@ def data(
     ConnectionError for a data set that is not there and cannot be downloaded.
     """
     seed, split = whole("seed", seed), whole("split", split)
-    if split and test_share is None:
-        raise ValueError(f"split={split} chooses the images of a test_share (--test-share), but none is given")
+    if split and (test_share, validation, subset) == (None, None, None):
+        raise ValueError(
+            f"split={split} chooses images, but there is no test_share, validation or subset "
+            "(--test-share, --validation, --subset) for them"
+        )
     if name in _UNEVEN:
         if imbalance is not None:
             raise ValueError(f"{name} is {_UNEVEN[name][1]} already; give {_UNEVEN[name][0]} an imbalance of its own")
@@ -109,9 +117,18 @@ def data(
         known = _resized(known, name, _SIDE.get(name, known.images.shape[2]) if size is None else size)
     if classes:
         known = _only(known, classes)
+    if validation is not None:
+        if not 0 < validation < 1:
+            raise ValueError(f"validation={validation} is not between 0 and 1; give 0.2 for every fifth image")
+        rest, held = _split(known.targets, known.names, validation, split)
+        known = _kept(known._replace(test=Test(known.images[held], known.targets[held])), rest)
+    if subset is not None:
+        if not 1 <= (subset := whole("subset", subset)) <= len(known.targets):
+            raise ValueError(f"subset={subset} of a pool of {len(known.targets)} images; give 1..{len(known.targets)}")
+        shuffled = torch.randperm(len(known.targets), generator=generator(split, "subset"))
+        known = _kept(known, shuffled[:subset].sort().values)
     if imbalance is not None:
-        kept = _thinned(known.targets, known.names, imbalance, seed)
-        known = known._replace(images=known.images[kept], targets=known.targets[kept])
+        known = _kept(known, _thinned(known.targets, known.names, imbalance, seed))
     pool = Pool.of(known.images, known.targets, len(known.names), known.names)
     without = left_out(known.names, leave_out, seed)
     return pool.reveal(_initial(known.targets, known.names, initial, seed, balanced, without)), known.test
@@ -162,6 +179,11 @@ def _only(known: Labeled, classes: Sequence[str]) -> Labeled:
 
     images, targets = kept(known.images, known.targets)
     return Labeled(images, targets, kept(*known.test), tuple(known.names[k] for k in chosen))
+
+
+def _kept(known: Labeled, indices: Tensor) -> Labeled:
+    """Some images of the pool only."""
+    return known._replace(images=known.images[indices], targets=known.targets[indices])
 
 
 def _initial(

@@ -54,8 +54,8 @@ class Study:
     data: a name of `zoo.data`. learners: names of `zoo.create`, "vaal+margin" for an entry with a query.
     initial: labels at the start. budget: labels asked in a round. grow: each round asks for that many times the last.
     rounds: how often. seeds: how many runs of each. fixed: what all runs draw alike, of USES; it keeps the seed 0.
-    balanced, root, size, test_share, split, imbalance, leave_out, classes: those of `zoo.data`, which draws them by
-    "initial".
+    balanced, root, size, test_share, split, validation, subset, imbalance, leave_out, classes: those of `zoo.data`,
+    which draws by "initial".
     noise: the share of wrong answers, in the initial set too; groups: names of classes that are taken for one
     another, by default each for every other. label_cost: of one answer, in cost_unit.
     warm: each round starts from the networks of the last one, not from fresh ones. epochs: how often each labeled
@@ -98,6 +98,8 @@ class Study:
     size: int | None = None
     test_share: float | None = None
     split: int = 0
+    validation: float | None = None
+    subset: int | None = None
     device: str = "auto"
     precision: str = "32-true"
     threads: int | None = None
@@ -183,6 +185,8 @@ class Study:
             size=self.size,
             test_share=self.test_share,
             split=self.split,
+            validation=self.validation,
+            subset=self.subset,
             imbalance=self.imbalance,
             leave_out=self.leave_out,
             classes=self.classes,
