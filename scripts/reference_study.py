@@ -1,0 +1,165 @@
+"""The project's own fair comparison: every entry, the strongest queries, and the controls that split a gain in two.
+
+usage: reference_study.py tune    # a few settings of every learner, judged on a validation split of the pool
+       reference_study.py run     # the comparison itself, on the test images
+       options: --part digits (one of PARTS; by default all in turn), --data mnist=folder:PATH (where it lies unpacked),
+                --minutes 150 (stop then, with status 75: the same command goes on), --workers 2, --device auto,
+                --size published (the papers' trunks, on a GPU), --work FOLDER, --out scripts/results
+
+Settings are chosen on images that are taken out of the pool, the test images unseen, with as many trials for everybody,
+random included; trial 0 is the default. What came of it lies in `tuning/PART.jsonl`, one line for each learner and
+trial; the settings that won are frozen in the plans by hand. The comparison lies in `reference/PART/`: study.toml, and
+results.jsonl with all that a run records but scores and indices. `python scripts/readme_tables.py` writes the README's
+tables from there.
+"""
+
+import argparse
+import json
+import signal
+import sys
+import time
+import tomllib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from zoo.studies import engine, measures, statistics
+from zoo.studies.files import put
+from zoo.studies.study import Study, prepare
+
+ROOT = Path(__file__).parents[1]
+GOES_ON = 75  # the exit status of a run that has stopped in between
+ENTRIES = ("vaal", "ta_vaal", "llal", "aral", "waal", "gaal", "bgadl", "ceal", "ssal")
+QUERIES = ("random", "margin", "entropy", "bald", "badge", "kcenter", "typiclust")
+UNEVEN = ("ta_vaal", "aral", "waal", "ssal", "vaal", "llal", *QUERIES)  # who claims imbalanced pools, and the queries
+
+PARTS: Mapping[str, Study] = {
+    "digits": Study(data="digits", learners=(*ENTRIES, *QUERIES), initial=40, budget=40, rounds=5, seeds=10),
+    "mnist": Study(
+        data="mnist", learners=(*ENTRIES, *QUERIES), subset=10_000, initial=100, budget=100, rounds=4, seeds=5
+    ),
+    "cifar10": Study(
+        data="cifar10", learners=(*ENTRIES, *QUERIES), subset=10_000, initial=500, budget=500, rounds=4, seeds=3
+    ),
+    "cifar10-alternating": Study(
+        data="cifar10",
+        learners=UNEVEN,
+        imbalance="alternating:10",
+        subset=18_000,
+        initial=500,
+        budget=500,
+        rounds=4,
+        seeds=3,
+    ),
+}
+PUBLISHED = {"*": {"trunk": "resnet18"}}  # with --size published
+LEFT_OUT = ("scores", "asked", "notes", "shown")  # of each record, so that the files stay small enough to read
+
+
+class Enough(BaseException):
+    """The minutes are over."""
+
+
+def main() -> None:
+    ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ask.add_argument("what", choices=("tune", "run"))
+    ask.add_argument("--part", action="append", choices=PARTS)
+    ask.add_argument("--data", action="append", default=[], metavar="NAME=folder:PATH")
+    ask.add_argument("--minutes", type=float, default=float("inf"))
+    ask.add_argument("--workers", type=int)
+    ask.add_argument("--device", default="auto")
+    ask.add_argument("--size", choices=("narrow", "published"), default="narrow")
+    ask.add_argument("--work", type=Path, default=ROOT / "build" / "reference", help="the runs themselves")
+    ask.add_argument("--out", type=Path, default=ROOT / "scripts" / "results")
+    given = ask.parse_args()
+    elsewhere = dict(each.split("=", 1) for each in given.data)
+    try:
+        with limited(60 * given.minutes):
+            for part in given.part or PARTS:
+                study = replace(PARTS[part], device=given.device, threads=1)
+                if study.data in elsewhere:
+                    study = replace(
+                        study,
+                        data=elsewhere[study.data],
+                        notes=(f"{elsewhere[study.data]} stands in for {study.data}",),
+                    )
+                if given.size == "published":
+                    study = replace(study, settings={name: dict(PUBLISHED["*"]) for name in study.learners})
+                act = tune if given.what == "tune" else run
+                act(part, study, given.work, given.out, given.workers)
+    except Enough:
+        sys.stdout.write("not done yet; the same command goes on\n")
+        sys.exit(GOES_ON)
+
+
+@contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    """Raise Enough inside once so much time has gone by."""
+
+    def ring(*_: object) -> None:
+        raise Enough
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, 0 if seconds == float("inf") else seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def run(part: str, study: Study, work: Path, out: Path, workers: int | None) -> None:
+    """The comparison of one part, with its controls."""
+    directory = carried_out(replace(study, controls=True), work / part, workers)
+    put(out / "reference" / part / "study.toml", (directory / "study.toml").read_bytes())
+    put(out / "reference" / part / "results.jsonl", lighter((directory / "results.jsonl").read_text()).encode())
+
+
+def lighter(lines: str) -> str:
+    """Records without what takes most of the room."""
+    records = [json.loads(line) for line in lines.splitlines()]
+    records.sort(key=lambda record: (record["learner"], record["seed"], record["round"]))
+    return "".join(
+        json.dumps({name: value for name, value in record.items() if name not in LEFT_OUT}) + "\n" for record in records
+    )
+
+
+def tune(part: str, study: Study, work: Path, out: Path, workers: int | None) -> None:
+    """The trials of every learner on one part, judged on a fifth of the pool that is held out for it."""
+    trials = tomllib.loads((ROOT / "scripts" / "trials.toml").read_text())
+    found = []
+    for number in range(len(trials["random"])):
+        settings = {name: {**study.settings.get(name, {}), **trials[name][number]} for name in study.learners}
+        trial = replace(study, validation=0.2, seeds=2, rounds=2, settings=settings, diagnose=())
+        directory = carried_out(trial, work / "tuning" / f"{part}-{number}", workers)
+        runs = measures.complete(measures.read(directory / "results.jsonl"))
+        for name in study.learners:
+            areas = [statistics.area(of) for of in runs[name].values()]
+            took = [record.fit_seconds or 0.0 for of in runs[name].values() for record in of]
+            found.append(
+                {
+                    "learner": name,
+                    "trial": number,
+                    "settings": trials[name][number],
+                    "aubc": round(sum(areas) / len(areas), 6),
+                    "areas": [round(area, 6) for area in areas],
+                    "fit_seconds": round(sum(took) / len(took), 2),
+                }
+            )
+    found.sort(key=lambda line: (study.learners.index(line["learner"]), line["trial"]))
+    put(out / "tuning" / f"{part}.jsonl", "".join(json.dumps(line) + "\n" for line in found).encode())
+
+
+def carried_out(study: Study, directory: Path, workers: int | None) -> Path:
+    """The folder of the study, once all of it is there."""
+    began = time.monotonic()
+    directory = engine.execute(prepare(study), directory, workers=workers, console=Console(stderr=True))
+    sys.stdout.write(f"{directory}: {time.monotonic() - began:.0f} s\n")
+    return directory
+
+
+if __name__ == "__main__":
+    main()

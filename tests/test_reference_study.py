@@ -1,0 +1,97 @@
+"""The reference study: what it runs, what it keeps, and that it can be stopped and go on."""
+
+from __future__ import annotations
+
+import json
+import time
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import zoo
+from zoo.studies import gains, measures
+from zoo.studies.study import Study
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import reference_study
+
+    return reference_study
+
+
+def tiny() -> Study:
+    names = ("llal", "margin", "random")
+    settings = {name: {"steps": 3, "batch": 8, "width": 4} for name in names}
+    return Study(
+        data="digits",
+        learners=names,
+        initial=20,
+        budget=10,
+        rounds=1,
+        seeds=2,
+        settings=settings,
+        threads=1,
+        device="cpu",
+    )
+
+
+def test_every_learner_of_the_study_has_as_many_trials_the_first_is_the_default(script: ModuleType) -> None:
+    trials = tomllib.loads((SCRIPTS / "trials.toml").read_text())
+    learners = {name for study in script.PARTS.values() for name in study.learners}
+    assert trials.keys() == learners
+    assert {len(each) for each in trials.values()} == {4}
+    assert all(each[0] == {} for each in trials.values())
+    for name, each in trials.items():
+        learner = zoo.create(name, seed=0)
+        for settings in each[1:]:
+            assert repr(zoo.create(name, seed=0, **settings)) != repr(learner)  # it is another setting
+
+
+def test_a_part_leaves_light_records_from_which_gains_are_split(script: ModuleType, tmp_path: Path) -> None:
+    script.run("digits", tiny(), tmp_path / "work", tmp_path / "out", 1)
+    kept = tmp_path / "out" / "reference" / "digits"
+    lines = [json.loads(line) for line in (kept / "results.jsonl").read_text().splitlines()]
+    assert not any(name in line for line in lines for name in script.LEFT_OUT)
+    records = measures.read(kept / "results.jsonl")
+    assert {record.learner for record in records} >= {"llal", "llal+random", "plain+llal", "margin", "random"}
+    split = {each.learner: each for each in gains.gain_split(records)}["llal"]
+    assert split.training is not None
+    assert split.elsewhere is not None
+
+
+def test_trials_are_judged_on_images_that_are_not_the_tests(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[Study] = []
+    carry_out = script.carried_out
+
+    def watched(study: Study, *more: object) -> Path:
+        ran.append(study)
+        found: Path = carry_out(study, *more)
+        return found
+
+    monkeypatch.setattr(script, "carried_out", watched)
+    script.tune(
+        "digits",
+        replace(tiny(), learners=("random",), settings={"random": tiny().settings["random"]}),
+        tmp_path / "work",
+        tmp_path / "out",
+        1,
+    )
+    assert len(ran) == 4
+    assert all(study.validation for study in ran)
+    lines = [json.loads(line) for line in (tmp_path / "out" / "tuning" / "digits.jsonl").read_text().splitlines()]
+    assert [line["trial"] for line in lines] == [0, 1, 2, 3]
+    assert all(len(line["areas"]) == 2 for line in lines)
+
+
+def test_it_stops_when_the_minutes_are_over_and_says_so(script: ModuleType) -> None:
+    with pytest.raises(script.Enough), script.limited(0.05):
+        time.sleep(5)
