@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import sys
@@ -11,6 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch import distributed as dist
+
+from trainers.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -52,6 +56,40 @@ def fabric(device: str, precision: str) -> Fabric:
         os.environ.pop(NVML, None)
     kind, _, number = device.partition(":")
     return Fabric(accelerator=kind, devices=[int(number or 0)] if kind == "cuda" else 1, precision=precision)  # type: ignore[arg-type]
+
+
+def ranks(devices: int) -> Ranks:
+    """This process among as many that train together; started by torchrun, they meet here if they have not yet.
+
+    Raises RuntimeError where there are not that many.
+    """
+    if devices == 1:
+        return ALONE
+    if not dist.is_initialized() and "WORLD_SIZE" in os.environ:
+        dist.init_process_group(_backend())
+        atexit.register(dist.destroy_process_group)
+    if (there := dist.get_world_size() if dist.is_initialized() else 1) != devices:
+        raise RuntimeError(
+            f"devices={devices} take as many processes, but there {'is' if there == 1 else 'are'} {there}. Start this "
+            f"with `torchrun --nproc-per-node {devices} script.py`, or use `alzoo compare --devices {devices}`"
+        )
+    return Ranks(dist.get_rank(), devices)
+
+
+@contextmanager
+def meeting(place: Ranks, where: Path) -> Iterator[None]:
+    """The ranks of one machine meet, through a file that is not there yet, and are together inside."""
+    if place.of == 1:
+        yield
+        return
+    os.environ["LOCAL_RANK"] = str(place.number)
+    dist.init_process_group(_backend(), init_method=where.as_uri(), rank=place.number, world_size=place.of)
+    yield
+    dist.destroy_process_group()  # not after an error: the others may never come
+
+
+def _backend() -> str:
+    return "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
 
 
 @contextmanager

@@ -38,6 +38,7 @@ from zoo.learner import Learner
 from zoo.naming import pick
 from zoo.studies.controls import controls, controls_of, equal_steps, shuffles
 from zoo.studies.files import put
+from zoo.studies.locks import held
 from zoo.studies.oracles import noisy, wrong
 
 Line = dict[str, Any]  # of results.jsonl
@@ -65,7 +66,7 @@ class Study:
     diagnose: learners whose game is looked at, after the last round. None: that of all, after each.
     protocol: the name of the published one that this follows. notes: in what it does not, said on all that is written.
     controls: learners are joined by those of `zoo.studies.controls`. shuffle: and by themselves with shuffled scores.
-    threads: of each process; part of the study, since the order of sums is. settings: of single learners, by name.
+    devices: that train each fit together; None: one. threads: of each process; part of the study, since the order of sums is. settings: of single learners, by name.
     """
 
     data: str
@@ -100,6 +101,7 @@ class Study:
     split: int = 0
     device: str = "auto"
     precision: str = "32-true"
+    devices: int | None = None
     threads: int | None = None
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -423,14 +425,15 @@ def ask(study: Study, out: Path, learner: Learner, pool: Pool, file: Path) -> As
 def classifier(study: Study, out: Path) -> Learner:
     """A plain network that knows all labels of the pool: it judges made images in place of a person."""
     path = out / "cells" / "judge.safetensors"
-    if path.exists():
-        return load(path, device=study.device)
-    pool, _ = study.pool(0)
-    augment = augmentation(study.data, pool)
-    judging = create("plain", seed=0, device=study.device, steps=steps(pool), augment=augment)
-    judging.fit(pool.reveal(pool.unlabeled), progress=False)
-    keep(judging, path)
-    return judging
+    with held(out / ".locks" / "judge", wait=True):  # whoever comes first trains it for all
+        if path.exists():
+            return load(path, device=study.device)
+        pool, _ = study.pool(0)
+        augment = augmentation(study.data, pool)
+        judging = create("plain", seed=0, device=study.device, steps=steps(pool), augment=augment)
+        judging.fit(pool.reveal(pool.unlabeled), progress=False)
+        keep(judging, path)
+        return judging
 
 
 def keep(learner: Learner, path: Path) -> None:
