@@ -31,7 +31,11 @@ class Ranks:
 
     def part(self, n: int) -> slice:
         """This rank's part of n things in a row; parts differ by one at most."""
-        return slice(n * self.number // self.of, n * (self.number + 1) // self.of)
+        return self.parts(n)[self.number]
+
+    def parts(self, n: int) -> list[slice]:
+        """Every rank's part of n things in a row."""
+        return [slice(n * number // self.of, n * (number + 1) // self.of) for number in range(self.of)]
 
 
 ALONE = Ranks()
@@ -48,11 +52,11 @@ def agreed(ranks: Ranks, compute: Callable[[], T]) -> T:
         except Exception as error:
             said = [(None, error)]
     dist.broadcast_object_list(said, src=0)
-    value, error = said[0]
-    if error is not None:
-        raise error
-    computed: T = value
-    return computed
+    value: T
+    value, raised = said[0]
+    if raised is not None:
+        raise raised
+    return value
 
 
 def average(ranks: Ranks, tensors: Sequence[Tensor]) -> None:
@@ -64,6 +68,15 @@ def average(ranks: Ranks, tensors: Sequence[Tensor]) -> None:
     flat /= ranks.of
     for tensor, mean in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
         tensor.detach().copy_(mean.view_as(tensor))
+
+
+def alike(ranks: Ranks, value: object) -> bool:
+    """Whether all ranks give the same value."""
+    if ranks.of == 1:
+        return True
+    values: list[object] = [None] * ranks.of
+    dist.all_gather_object(values, value)
+    return all(other == value for other in values)
 
 
 def least(ranks: Ranks, values: Tensor) -> Tensor:
@@ -78,7 +91,7 @@ def joined(ranks: Ranks, part: Tensor, lengths: Sequence[int]) -> Tensor:
     if ranks.of == 1:
         return part
     parts = [part.new_empty(n, *part.shape[1:]) for n in lengths]
-    parts[ranks.number] = part.contiguous()
+    parts[ranks.number] = part.detach().contiguous()
     for number, each in enumerate(parts):
         if each.numel():
             dist.broadcast(each, src=number)

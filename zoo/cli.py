@@ -101,6 +101,8 @@ def engines(command: Command) -> Command:
             ),
             click.option("--workers", type=click.IntRange(1), help="Processes. [default: one a core; one on a GPU]"),
             click.option("--gpus-per-cell", type=click.FloatRange(0), help="With ray: of one, for each. [default: 1]"),
+            click.option("--devices", type=click.IntRange(1), help="That train each fit together. [default: 1]"),
+            click.option("--strategy", type=click.Choice(["ddp"]), default="ddp", help="How --devices share a batch."),
         ]
     ):
         command = option(command)
@@ -141,12 +143,14 @@ def engines(command: Command) -> Command:
 @click.option("--precision", default="32-true", show_default=True, help="32-true, bf16-mixed or auto.")
 @engines
 def compare(
+    *,
     out: Path | None,
     learners: str | None,
     setting: tuple[str, ...],
     engine: str,
     workers: int | None,
     gpus_per_cell: float | None,
+    strategy: str,  # noqa: ARG001 (there is one so far)
     **protocol: Any,
 ) -> None:
     """Let learners compete for the same labels of DATA.
@@ -225,6 +229,7 @@ def reproduce(
     engine: str,
     workers: int | None,
     gpus_per_cell: float | None,
+    strategy: str,  # noqa: ARG001 (there is one so far)
     **changes: Any,
 ) -> None:
     """Run a published protocol, and show the published numbers beside ours.

@@ -23,10 +23,12 @@ NVML = "PYTORCH_NVML_BASED_CUDA_CHECK"  # Lightning sets it, and every step of A
 PRECISIONS = ("32-true", "bf16-mixed", "auto")
 
 
-def resolve_device(device: str) -> str:
-    """The device meant by a name. Raises ValueError where there is none such."""
+def resolve_device(device: str, devices: int = 1) -> str:
+    """The device meant by a name; "cuda" is this rank's own of several. Raises ValueError where there is none such."""
     if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and devices > 1:
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     kind, _, number = device.partition(":")
     if kind not in ("cpu", "cuda") or (number and not number.isdigit()):
         raise ValueError(f"device={device!r} must be auto, cpu, cuda or cuda:NUMBER")

@@ -16,7 +16,7 @@ import shutil
 import tempfile
 import time
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
@@ -143,10 +143,11 @@ def work(study: Study, out: Path, watch: Emit, ranks: Ranks = ALONE) -> None:
     emit = _recording(out, watch) if ranks.first else lambda *_: None
     while True:
         with _next(study, out) if ranks.first else nullcontext() as taken:
-            found = agreed(ranks, lambda taken=taken: taken)  # type: ignore[misc]
-            if found is None:
+            cell = agreed(ranks, lambda taken=taken: taken)  # type: ignore[misc]
+            if cell is None:
                 return
-            run_cell(study, out, *found, emit)
+            name, seed, done = cell
+            run_cell(study, out, name, seed, done, emit)
 
 
 @contextmanager
