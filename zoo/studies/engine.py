@@ -18,6 +18,7 @@ import time
 import tomllib
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -232,6 +233,8 @@ def _in_processes(study: Study, out: Path, workers: int, watch: Emit) -> None:
                 for future in working:
                     if future.done():
                         future.result()  # raises what the worker raised
+        except BrokenProcessPool:
+            raise OSError("a worker process was killed, for want of memory perhaps. Start again to go on") from None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             for process in multiprocessing.active_children():

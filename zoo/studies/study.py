@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, fields, replace
 from fractions import Fraction
-from functools import cache
+from functools import cache, partial
 from hashlib import blake2b
 from importlib.metadata import version
 from pathlib import Path
@@ -295,9 +295,7 @@ def run_cell(study: Study, out: Path, name: str, seed: int, done: list[Line], em
         pool, test = study.pool(seed)
     learner, at = study.learner(name, seed, pool), -1  # and the round it has been fitted to
     learner.begun = _begun.get(name)  # with another seed it may have been the same
-    pools = [pool]  # of each round
-    for record in done[1:]:
-        pools.append(told(pools[-1], record, made(out, name, seed, record["round"])))
+    pools = relived(pool, done, partial(made, out, name, seed))  # of each round
     ticks = sum(record["ticks"] for record in done)
 
     def file(number: int, kind: str) -> Path:
@@ -354,9 +352,8 @@ def run_cell(study: Study, out: Path, name: str, seed: int, done: list[Line], em
             stands = standing(study, name, learner, pools, test)
             write("al/accuracy", stands["accuracy"], stands["labels"])
             left_out = datasets.left_out(pool.names, study.leave_out, study.seed("initial", seed))
-            drawn = {**who, "round": number, "left_out": left_out, **asdict(asking)}
-            stands |= {"fit_seconds": round(fit_seconds, 4), "peak_bytes": most}
-            emit("record", {**drawn, **stands, **provenance(), "notes": study.notes})
+            stands |= {"fit_seconds": round(fit_seconds, 4), "peak_bytes": most, **provenance(), "notes": study.notes}
+            emit("record", {**who, "round": number, "left_out": left_out, **asdict(asking), **stands})
 
 
 def nowhere(name: str, value: float, step: int) -> None:
@@ -376,6 +373,14 @@ def told(pool: Pool, asking: Line, images: Path) -> Pool:
     if asking.get("judged") is None:
         return pool.reveal(asking["asked"])
     return pool.reveal([]).admit(tensors(images.read_bytes())["images"], asking["judged"]["labels"])
+
+
+def relived(pool: Pool, done: list[Line], images: Callable[[int], Path]) -> list[Pool]:
+    """The pool of each round that there is a record of, and of the first one."""
+    pools = [pool]
+    for record in done[1:]:
+        pools.append(told(pools[-1], record, images(record["round"])))
+    return pools
 
 
 def new(pools: Sequence[Pool]) -> torch.Tensor:
