@@ -26,12 +26,12 @@ from trainers import run as runs
 from trainers import supervised, waal
 from trainers.pool import Pool
 from trainers.ranks import ALONE, Ranks, agreed, average, joined, least
-from trainers.run import Diverged, Run, Snapshots
+from trainers.run import Diverged, Run
 from zoo.cli import app
 from zoo.device import meeting
 from zoo.nets.waal import Critic
 from zoo.studies import engine
-from zoo.studies.study import Study, digest
+from zoo.studies.study import Study
 
 LONG = 240  # seconds after which two processes that should have ended hang
 FEW = {"steps": 6, "batch": 8, "width": 4, "device": "cpu"}
@@ -206,7 +206,8 @@ def adversarially(steps: int = 30) -> list[list[float]]:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         critic = Critic(5, 8)
-    plan = waal.Plan(steps=steps, batch=8, lr=0.05, alpha=0.5, penalty_weight=0.0)  # whose points are random
+    calm = {"critic_optimizer": "sgd", "lr_critic": 0.05}  # Adam makes much of gradients that are sums of zero
+    plan = waal.Plan(steps=steps, batch=8, lr=0.05, alpha=0.5, penalty_weight=0.0, **calm)  # its points are random
     waal.train(Run(pool(), augment="shift", ranks=here()), pool(), plan, trunk=trunk, head=head, critic=critic)
     return [p.flatten().tolist() for part in (trunk, head, critic) for p in part.parameters()]
 
@@ -214,7 +215,7 @@ def adversarially(steps: int = 30) -> list[list[float]]:
 def test_a_game_together_is_that_of_one_device_up_to_sums(pair: Pair) -> None:
     together, alone = same(pair.both(adversarially)), adversarially()
     for one, other in zip(together, alone, strict=True):
-        assert one == pytest.approx(other, abs=1e-4)
+        assert one == pytest.approx(other, abs=1e-5)
     assert adversarially(0) != alone
 
 
@@ -229,15 +230,19 @@ def learner(name: str, **more: Any) -> zoo.Learner:
     return zoo.create(name, **{**FEW, **LEARNERS[name], "devices": here().of, **more})
 
 
+def values(made: zoo.Learner) -> dict[str, Any]:
+    """Every weight and buffer of every part."""
+    assert made.parts is not None
+    return {key: value.tolist() for key, value in made.parts.state_dict().items()}
+
+
 def fitted(name: str, **more: Any) -> dict[str, Any]:
     made, some = learner(name, **more), digits()
     before = torch.get_rng_state()
     made.fit(some, progress=False)
     asked = made.select(some, 10)
-    assert made.parts is not None
     return {
-        "values": {key: value.tolist() for key, value in made.parts.state_dict().items()},
-        "digest": digest(made),
+        "values": values(made),
         "asked": asked.indices.tolist(),
         "scores": asked.scores.tolist(),
         "again": made.select(some, 10).indices.tolist(),
@@ -287,31 +292,28 @@ def killed_and_resumed(name: str, path: Path, at: int) -> list[Any]:
     try:
         whole = fitted(name)
 
-        def die(stage: str, done: int, steps: int) -> None:
-            if stage in ("game", "task") and done == at:
-                raise KeyboardInterrupt
-
-        made, interrupted = learner(name), False
+        interrupted = False
         try:
-            stopping(made, die, path)
+            stopped(learner(name), at, path)
         except KeyboardInterrupt:
             interrupted = True
         left = path.exists()
         dist.barrier()
         again = learner(name).fit(digits(), progress=False, snapshot=path, snapshot_seconds=0)
         dist.barrier()
-        return [interrupted, left, path.exists(), digest(again) == whole["digest"], repr(again)]
+        return [interrupted, left, path.exists(), values(again) == whole["values"]]
     finally:
         runs.WINDOW = before
 
 
-def stopping(made: zoo.Learner, die: Callable[[str, int, int], None], path: Path) -> None:
-    """Fit, and die on every rank at the same step."""
-    steps = Run.steps
+def stopped(made: zoo.Learner, at: int, path: Path) -> None:
+    """Fit, and die in that step of the last stage, on every rank."""
+    steps, last = Run.steps, "task" if made.name == "margin" else "game"
 
     def mortal(self: Run, n: int, stage: str = "train", first: int = 0) -> Iterator[int]:
         for step in steps(self, n, stage, first):
-            die(stage, step, n)
+            if stage == last and step == at:
+                raise KeyboardInterrupt
             yield step
 
     Run.steps = mortal  # type: ignore[method-assign]
@@ -323,7 +325,7 @@ def stopping(made: zoo.Learner, die: Callable[[str, int, int], None], path: Path
 
 @pytest.mark.parametrize(("name", "at"), [("margin", 3), ("vaal", 3), ("waal", 5)])
 def test_killed_and_resumed_together_is_never_killed(name: str, at: int, pair: Pair, tmp_path: Path) -> None:
-    interrupted, left, there, equal, _ = same(pair.both(killed_and_resumed, name, tmp_path / "fit.snapshot", at))
+    interrupted, left, there, equal = same(pair.both(killed_and_resumed, name, tmp_path / "fit.snapshot", at))
     assert interrupted
     assert left
     assert not there
@@ -388,7 +390,7 @@ def test_numbers_of_devices_that_make_no_sense_are_refused(settings: dict[str, A
 
 
 def test_one_process_alone_is_told_how_to_be_two() -> None:
-    with pytest.raises(RuntimeError, match="there is 1.*torchrun --nproc-per-node 2"):
+    with pytest.raises(RuntimeError, match=r"there is 1.*torchrun --nproc-per-node 2"):
         zoo.create("margin", devices=2, **FEW).fit(digits())
 
 
