@@ -17,6 +17,7 @@ import pytest
 from click.testing import CliRunner
 from test_study import TINY, Killed, fragile, in_order, lines, repeated, tiny
 
+from trainers.run import Diverged
 from zoo.cli import app
 from zoo.studies import engine, locks, records
 from zoo.studies import study as studies
@@ -85,8 +86,8 @@ def written(out: Path) -> int:
 
 def several() -> Study:
     """Four cells of some length, of which two have a pretext."""
-    few = {"steps": 30, "batch": 8, "width": 4}
-    settings = {"margin": few, "ssal": {**few, "pretext_steps": 20, "cluster_steps": 10, "lp_steps": 10}}
+    few = {"steps": 12, "batch": 8, "width": 4}
+    settings = {"margin": few, "ssal": {**few, "pretext_steps": 8, "cluster_steps": 4, "lp_steps": 4}}
     return tiny(*settings, settings=settings, rounds=1)
 
 
@@ -176,6 +177,59 @@ def test_another_study_is_refused_by_who_shares(tmp_path: Path) -> None:
 def test_an_engine_that_there_is_not_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LookupError, match="Did you mean 'shared'"):
         engine.run(tiny("random", seeds=1, rounds=0), tmp_path / "out", engine="share")
+
+
+@pytest.mark.parametrize(
+    ("engine_", "more", "why"),
+    [
+        ("local", {"gpus": 0.5}, "for the engine ray, not local"),
+        ("ray", {"workers": 2}, "as many cells as it has room for"),
+    ],
+    ids=["gpus", "workers"],
+)
+def test_what_does_not_go_with_an_engine_is_refused(
+    engine_: str, more: dict[str, Any], why: str, tmp_path: Path
+) -> None:
+    study = studies.prepare(tiny("random", seeds=1, rounds=0))
+    with pytest.raises(ValueError, match=why):
+        engine.execute(study, tmp_path / "out", engine=engine_, **more)
+    assert not (tmp_path / "out").exists()
+
+
+# Ray
+
+
+def test_without_ray_the_command_names_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    words = ["compare", "digits", "--learners", "random", "--engine", "ray", "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 2
+    assert result.output == "alzoo: the engine ray needs Ray. Install it: pip install 'alzoo[ray]'\n"
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray, which hands this process's paths on to its tasks."""
+    pytest.importorskip("ray", reason="ray is not installed")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+
+
+@pytest.mark.filterwarnings("default")  # those of Ray are its own
+@pytest.mark.usefixtures("ray")
+def test_tasks_of_a_cluster_write_what_one_process_writes(tmp_path: Path) -> None:
+    study = tiny("random", "margin")
+    one, other = engine.run(study, tmp_path / "one", workers=1), engine.run(study, tmp_path / "other", engine="ray")
+    assert in_order(repeated(one)) == in_order(repeated(other))
+    assert not (other / "cells").exists()
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.usefixtures("ray")
+def test_a_learner_that_diverges_on_a_cluster_says_so_as_elsewhere(tmp_path: Path) -> None:
+    study = tiny("margin", seeds=1, settings={"margin": {**TINY, "lr": 1e30}})
+    with pytest.raises(Diverged, match="learning rate"):
+        engine.run(study, tmp_path / "out", engine="ray")
 
 
 # Locks

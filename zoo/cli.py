@@ -179,6 +179,7 @@ def carry_out(study: Study, out: Path | None, engine: str, workers: int | None, 
 
         study = prepare(study)
         out = study.folder() if out is None else out
+        engines.check(study, engine, workers, gpus)
         engines.claim(study, out)
         try:
             out.mkdir(parents=True, exist_ok=True)

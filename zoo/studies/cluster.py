@@ -7,7 +7,7 @@ missing from the report.
 
 from __future__ import annotations
 
-import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,35 +17,37 @@ from zoo.studies.records import Cell, records
 from zoo.studies.study import Emit, Line, Study, run_cell
 
 
-def run_all(study: Study, out: Path, todo: list[Cell], gpus: float | None, emit: Emit) -> None:
-    """These cells as tasks of as many cores as the study has threads, and of so many GPUs (a part of one will do).
-
-    On the cluster at $RAY_ADDRESS, or on one of this machine alone. The first error of a task stops all.
-    Raises ValueError where ray is not installed.
-    """
+def library() -> Any:
+    """Ray. Raises ValueError where it is not installed."""
     try:
         import ray
-        from ray.util.queue import Empty, Queue
+        import ray.util.queue
     except ImportError:
         raise ValueError("the engine ray needs Ray. Install it: pip install 'alzoo[ray]'") from None
+    return ray
 
-    cores = study.threads or 1
-    needs = {"num_cpus": cores, "num_gpus": gpus if gpus is not None else float(study.device.startswith("cuda"))}
-    before = records(out)
-    ray.init(address=os.environ.get("RAY_ADDRESS"), log_to_driver=False, ignore_reinit_error=True)
+
+def run_all(study: Study, out: Path, todo: list[Cell], gpus: float, emit: Emit) -> None:
+    """These cells as tasks, each of as many cores as the study has threads, and of so many GPUs (a part of one, too).
+
+    On the cluster at $RAY_ADDRESS, where alzoo is installed, or else on this machine. The first error stops all.
+    """
+    ray, before = library(), records(out)
+    ray.init(log_to_driver=False, include_dashboard=False)  # knows the address itself
     try:
-        messages = Queue(actor_options={"num_cpus": 0})
-        task = ray.remote(_cell).options(**needs, max_retries=0)
+        messages = ray.util.queue.Queue(actor_options={"num_cpus": 0})
+        task = ray.remote(_cell).options(num_cpus=study.threads or 1, num_gpus=gpus, max_retries=0)
         running = [task.remote(study, out.absolute(), *cell, before[cell], messages) for cell in todo]
         while running:
-            try:
+            with suppress(ray.util.queue.Empty):
                 emit(*messages.get(timeout=0.2))
                 continue
-            except Empty:
-                ended, running = ray.wait(running, num_returns=len(running), timeout=0)
+            ended, running = ray.wait(running, num_returns=len(running), timeout=0)
             ray.get(ended)  # raises what a task raised
         while not messages.empty():
             emit(*messages.get())
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None
     finally:
         ray.shutdown()
 

@@ -72,15 +72,13 @@ def execute(
 
     gpus: that each cell takes of one, on a Ray cluster.
     """
-    pick(dict.fromkeys(ENGINES), engine, "engine")
-    if study.devices and study.devices > 1 and (engine == "ray" or (workers or 1) > 1):
-        raise ValueError(f"devices={study.devices} train one fit together, with the engines local and shared: 1 worker")
+    check(study, engine, workers, gpus)
     with claimed(study, out, alone=engine != "shared") as ours, _watching(ours, out, console) as watch:
         left = unfinished(ours, out)
         while left:
             several = min(workers or usual(ours, engine), len(left))
             if engine == "ray":
-                cluster.run_all(ours, out, left, gpus, _recording(out, watch))
+                cluster.run_all(ours, out, left, float(cuda(ours)) if gpus is None else gpus, _recording(out, watch))
             elif several * (ours.devices or 1) > 1:
                 _in_processes(ours, out, several, watch)
             else:
@@ -96,11 +94,33 @@ def execute(
     return left
 
 
+def check(study: Study, engine: str, workers: int | None = None, gpus: float | None = None) -> None:
+    """Raises UnknownName for an engine that there is not, and ValueError for what does not go with one."""
+    pick(dict.fromkeys(ENGINES), engine, "engine")
+    several, ray = (study.devices or 1) > 1, engine == "ray"
+    senseless = [
+        (several and ray, f"devices={study.devices} train one fit together on this machine: use the engine local"),
+        (several and (workers or 1) > 1, f"devices={study.devices} train one fit together: 1 worker, not {workers}"),
+        (ray and workers is not None, f"workers={workers}, but a Ray cluster runs as many cells as it has room for"),
+        (not ray and gpus is not None, f"gpus={gpus} of each cell are for the engine ray, not {engine}"),
+    ]
+    for fails, why in senseless:
+        if fails:
+            raise ValueError(why)
+    if ray:
+        cluster.library()
+
+
+def cuda(study: Study) -> bool:
+    """Whether its networks are trained on a GPU."""
+    return study.device.startswith("cuda") or (study.device == "auto" and torch.cuda.is_available())
+
+
 def usual(study: Study, engine: str) -> int:
     """How many worker processes there are where nobody says."""
-    cuda = study.device.startswith("cuda") or (study.device == "auto" and torch.cuda.is_available())
-    alone = cuda or engine == "shared" or (study.devices or 1) > 1
-    return 1 if alone else max(1, (os.cpu_count() or 1) // (study.threads or 1))
+    if cuda(study) or engine == "shared" or (study.devices or 1) > 1:
+        return 1
+    return max(1, (os.cpu_count() or 1) // (study.threads or 1))
 
 
 @contextmanager
