@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -420,3 +423,26 @@ def test_the_command_over_two_devices_writes_each_record_once(tmp_path: Path) ->
     assert (out / "report.html").exists()
     first = [record["network"] for record in records if record["round"] == 0]
     assert first[0] == first[1]  # vaal's task network is the plain one, together too
+
+
+TOGETHER = """
+import json, os
+from pathlib import Path
+import torch, zoo
+torch.set_num_threads(1)
+pool, _ = zoo.data("digits", initial=40, seed=0)
+learner = zoo.create("margin", devices=2, device="cpu", steps=3, batch=8, width=4).fit(pool)
+Path(__file__).with_name(os.environ["RANK"]).write_text(json.dumps(list(learner.select(pool, 5))))
+"""
+
+
+def test_processes_that_torchrun_started_meet(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(f"import sys\nsys.path[:] = {sys.path!r}\n{TOGETHER}")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    ran = subprocess.run(torchrun, env=env, capture_output=True, timeout=LONG, check=False, text=True)
+    assert ran.returncode == 0, ran.stderr
+    asked, others = (json.loads((tmp_path / rank).read_text()) for rank in "01")
+    assert asked == others
+    assert len(asked) == 5
