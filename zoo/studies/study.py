@@ -36,6 +36,8 @@ from zoo.journal import seldom, tensorboard
 from zoo.judging import judge
 from zoo.learner import Learner
 from zoo.naming import pick
+from zoo.studies import maps
+from zoo.studies.beliefs import pseudo_labels
 from zoo.studies.controls import controls, controls_of, equal_steps, shuffles
 from zoo.studies.files import put
 from zoo.studies.oracles import noisy, wrong
@@ -327,15 +329,15 @@ def run_cell(study: Study, out: Path, name: str, seed: int, done: list[Line], em
     who = {"learner": name, "seed": seed}
     with tensorboard(out / "tb" / name / f"seed{seed}") as write:
         for number in range(len(done), study.rounds + 1):
-            asking = Asking(pool.rounds[0].tolist(), None, None, None)
-            if number > 0:
-                if not (note := file(number, "json")).exists():
-                    asking = ask(study, out, recall(number - 1), pools[-1], made(out, name, seed, number))
-                    put(note, json.dumps(asdict(asking)).encode())  # before it is used
-                asking = Asking(**json.loads(note.read_text()))
-                pools.append(told(pools[-1], asdict(asking), made(out, name, seed, number)))
-                _contact_sheet(pools[-1], new(pools), out / "asked" / name / f"seed{seed}-round{number}.png")
-            with peak_bytes() as peak:
+            with peak_bytes() as peak:  # of the question and of the fit
+                asking = Asking(pool.rounds[0].tolist(), None, None, None)
+                if number > 0:
+                    if not (note := file(number, "json")).exists():
+                        asking = ask(study, out, recall(number - 1), pools[-1], made(out, name, seed, number))
+                        put(note, json.dumps(asdict(asking)).encode())  # before it is used
+                    asking = Asking(**json.loads(note.read_text()))
+                    pools.append(told(pools[-1], asdict(asking), made(out, name, seed, number)))
+                    _contact_sheet(pools[-1], new(pools), out / "asked" / name / f"seed{seed}-round{number}.png")
                 fit_seconds, most = fit(number, write), peak()
             ticks += learner.ticks
             _begun[name] = learner.begun
@@ -343,6 +345,8 @@ def run_cell(study: Study, out: Path, name: str, seed: int, done: list[Line], em
             write("al/accuracy", stands["accuracy"], stands["labels"])
             left_out = datasets.left_out(pool.names, study.leave_out, study.seed("initial", seed))
             drawn = {**who, "round": number, "left_out": left_out, **asdict(asking)}
+            if seed == 0 and number == study.rounds:
+                maps.draw(learner, pools[-1], maps.place(out, name, seed))
             took = {"fit_seconds": round(fit_seconds, 4), "peak_bytes": most}
             emit("record", {**drawn, **stands, **took, **provenance(), "notes": study.notes})
 
@@ -377,6 +381,7 @@ def standing(study: Study, name: str, learner: Learner, pools: Sequence[Pool], t
     looked_at = study.diagnose is None or (last and name in study.diagnose)
     with hushed():  # its doubts go into the record
         diagnosis = learner.diagnose(pool, test.images) if looked_at else {}
+        beliefs = pseudo_labels(learner, pool) if looked_at else None
     return {
         "plan": learner.plan,
         "entry": learner.entry.name,
@@ -391,6 +396,7 @@ def standing(study: Study, name: str, learner: Learner, pools: Sequence[Pool], t
         "network": digest(learner),
         "steps": learner.loop.steps,
         "ticks": learner.ticks,
+        "pseudo_labels": beliefs,
         "diagnosis": diagnosis,
         "doubts": learner.doubts(diagnosis),
     }
