@@ -41,7 +41,8 @@ def draw(learner: Learner, pool: Pool, path: Path) -> None:
     The plane is that of the two widest directions (PCA) of what its critic reads, if it asks by a latent (`LATENTS`),
     else of its classifier's features. Both axes have one scale, and PCA fixes their signs by the largest loading, so
     that the same weights give the same map. The file holds the `space` in words, the `shares` of variance along the
-    axes, the number of images it is a sample `of`, and `points`: for each kind pairs of whole numbers in [0, WIDE].
+    axes, the number of images it is a sample `of`, the names of all `classes`, and `points`: for each kind pairs of
+    whole numbers in [0, WIDE].
     No file is written where what is seen is not finite.
     """
     asks_itself = learner.query.name.removesuffix(SHUFFLED) == learner.entry.query.name
@@ -57,6 +58,7 @@ def draw(learner: Learner, pool: Pool, path: Path) -> None:
         "space": "features of the classifier" if show is None else "latent that the critic reads",
         "shares": shares,
         "of": len(pool),
+        "classes": list(pool.names),
         "points": {kind: own.tolist() for kind, own in zip(kinds, points, strict=True)},
     }
     put(path, json.dumps(told, separators=(",", ":")).encode())
@@ -94,7 +96,7 @@ def latent(scan: Scan, show: Show, of: Tensor) -> Tensor:
 
 
 def plane(seen: Tensor) -> tuple[Tensor, list[float]]:
-    """Points (n d) in the plane of their two widest directions: int (n 2) in [0, WIDE], and the axes' variance shares."""
+    """Points (n d) in the plane of their two widest directions, int (n 2) in [0, WIDE]; their shares of variance."""
     from sklearn.decomposition import PCA
 
     places, shares = torch.zeros(len(seen), 2, dtype=torch.float64), [0.0, 0.0]

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 COLUMNS = (
     *("learner", "aubc", "aubc_low", "aubc_high", "final", "final_low", "final_high", "seeds", "seeds_planned"),
     *("gain", "gain_low", "gain_high", "gain_seeds", "fit_seconds", "select_seconds", "peak_bytes"),
+    *("log_aubc", "log_aubc_low", "log_aubc_high"),
 )
 
 
@@ -95,6 +96,7 @@ def _csv(rows: Sequence[Row], notes: str) -> str:
                 decimal(row.fit_seconds),
                 decimal(row.select_seconds),
                 "" if row.peak_bytes is None else row.peak_bytes,
+                *_bounds(row.log_aubc),
                 *((notes,) if notes else ()),
             ]
         )

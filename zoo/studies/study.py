@@ -338,16 +338,19 @@ def run_cell(study: Study, out: Path, name: str, seed: int, done: list[Line], em
                     asking = Asking(**json.loads(note.read_text()))
                     pools.append(told(pools[-1], asdict(asking), made(out, name, seed, number)))
                     _contact_sheet(pools[-1], new(pools), out / "asked" / name / f"seed{seed}-round{number}.png")
-                fit_seconds, most = fit(number, write), peak()
+                took = {"fit_seconds": round(fit(number, write), 4), "peak_bytes": peak()}
             ticks += learner.ticks
             _begun[name] = learner.begun
             stands = standing(study, name, learner, pools, test)
             write("al/accuracy", stands["accuracy"], stands["labels"])
-            left_out = datasets.left_out(pool.names, study.leave_out, study.seed("initial", seed))
-            drawn = {**who, "round": number, "left_out": left_out, **asdict(asking)}
             if seed == 0 and number == study.rounds:
                 maps.draw(learner, pools[-1], maps.place(out, name, seed))
-            took = {"fit_seconds": round(fit_seconds, 4), "peak_bytes": most}
+            drawn = {
+                **who,
+                "round": number,
+                "left_out": datasets.left_out(pool.names, study.leave_out, study.seed("initial", seed)),
+                **asdict(asking),
+            }
             emit("record", {**drawn, **stands, **took, **provenance(), "notes": study.notes})
 
 
