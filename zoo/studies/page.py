@@ -269,10 +269,10 @@ def _classes(records: Sequence[Record], learners: Sequence[str]) -> list[dict[st
         asked = [r.asked_classes for r in records if r.learner == learner and r.round > 0 and r.asked_classes]
         width = max((len(counts) for counts in asked), default=0)
         counts = [sum(some[k] for some in asked if k < len(some)) for k in range(width)]
-        if sum(counts):
-            found.append(
-                {"learner": learner, "counts": counts, "balance": measures.balance(counts), **pictures.shares(counts)}
-            )
+        if total := sum(counts):
+            most = sorted(range(width), key=lambda k: -counts[k])[:3]
+            told = {"balance": measures.balance(counts), "most": [(k, counts[k] / total) for k in most]}
+            found.append({"learner": learner, "counts": counts, **told, **pictures.shares(counts)})
     return found
 
 

@@ -45,7 +45,7 @@ class Difference:
 class SignedRanks:
     """Wilcoxon's signed-rank test of a learner's AUBC against random's, over pairs of (data set, seed).
 
-    median: of the differences. p: two-sided, exact for few pairs; None where no pair differs. adjusted: after Holm,
+    median: of the differences. p: two-sided, exact for few pairs; None where fewer than two differ. adjusted: after Holm,
     over all learners tested here.
     """
 
@@ -166,14 +166,14 @@ def holm(ps: Sequence[float | None]) -> list[float | None]:
 
 
 def wilcoxon(gains: Sequence[float]) -> float | None:
-    """Of Wilcoxon's signed-rank test over data sets and seeds, two-sided; None where all are zero.
+    """Of Wilcoxon's signed-rank test over data sets and seeds, two-sided. Differences of zero are left out, as he did.
 
-    Differences of zero are left out, as Wilcoxon did.
+    None where fewer than two are left.
     """
     from scipy import stats
 
     apart = [gain for gain in gains if gain != 0]
-    return float(stats.wilcoxon(apart).pvalue) if apart else None
+    return float(stats.wilcoxon(apart).pvalue) if len(apart) > 1 else None
 
 
 def signed_ranks(studies: Sequence[Sequence[Record]]) -> list[SignedRanks]:
