@@ -125,4 +125,6 @@ def plain(text: str) -> str:
 
 
 def short(text: str, length: int = 36) -> str:
-    return text if len(text) <= length else f"{text[: length - 15]}...{text[-12:]}"
+    """The text with its middle left out where it is longer."""
+    end = min(12, length // 3)
+    return text if len(text) <= length else f"{text[: length - 3 - end]}...{text[-end:]}"

@@ -76,8 +76,8 @@ def sheet(path: Path, record: Record, most: int) -> dict[str, Any] | None:
         out = io.BytesIO()
         image.save(out, "WEBP", quality=60, method=4)
         content, kind = out.getvalue(), "webp"
-    told = {} if apart or not count else {"columns": columns, "tile": tile, "high": high, "rows": rows}
-    return {"uri": _uri(content, kind), "width": image.width, "height": image.height, **told}
+    cut = {"columns": columns, "tile": tile, "high": high, "rows": 0 if apart or not count else rows}  # 0: not known
+    return {"uri": _uri(content, kind), "width": image.width, "height": image.height, **cut}
 
 
 def _uri(content: bytes, kind: str) -> str:

@@ -22,9 +22,9 @@ def cliques(ranking: Ranking) -> list[tuple[float, float]]:
 
 def layout(ranking: Ranking, width: int = 1000) -> dict[str, Any]:
     """Where everything goes on a sheet of that width: the best rank on the left, names at both sides."""
-    k, side = len(ranking.ranks), 220 if width > 600 else 118
+    k, side = len(ranking.ranks), 220 if width > 600 else 128
     names = sorted(ranking.ranks, key=lambda name: ranking.ranks[name])
-    left, right, axis = side + 10, width - side - 10, 44
+    left, right, axis = side + 10, width - side - 10, 56
     half = (k + 1) // 2
 
     def x(rank: float) -> float:
@@ -38,7 +38,7 @@ def layout(ranking: Ranking, width: int = 1000) -> dict[str, Any]:
         marks.append(
             {
                 "learner": name,
-                "name": short(name, 29 if width > 600 else 16),
+                "name": short(name, 25 if width > 600 else 13),
                 "rank": ranking.ranks[name],
                 "x": x(ranking.ranks[name]),
                 "y": top + 20 * (i if on_left else k - 1 - i),
@@ -46,7 +46,7 @@ def layout(ranking: Ranking, width: int = 1000) -> dict[str, Any]:
                 "left": on_left,
             }
         )
-    step = max(1, -(-k // (12 if width > 600 else 5)))
+    step = max(1, -(-k // (15 if width > 600 else 6)))
     return {
         **{"width": width, "height": top + 20 * half, "left": left, "right": right, "axis": axis},
         "ticks": [(x(rank), rank) for rank in range(1, k + 1, step)],
@@ -75,8 +75,8 @@ def plot(ranking: Ranking, title: str, kind: Literal["png", "svg"] = "png") -> b
         axes.plot((x, x), (sheet["axis"] - 5, sheet["axis"]), **ink)
         axes.text(x, sheet["axis"] - 9, str(rank), ha="center", fontsize="small")
     start, end, words = sheet["critical"]
-    axes.plot((start, end), (14, 14), color="black", linewidth=2)
-    axes.text(start, 8, words, fontsize="small")
+    axes.plot((start, end), (24, 24), color="black", linewidth=2)
+    axes.text(start, 17, words, fontsize="small")
     for start, end, y in sheet["bars"]:
         axes.plot((start, end), (y, y), color="black", linewidth=3.5, solid_capstyle="round")
     for mark in sheet["marks"]:

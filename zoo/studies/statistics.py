@@ -45,8 +45,8 @@ class Difference:
 class SignedRanks:
     """Wilcoxon's signed-rank test of a learner's AUBC against random's, over pairs of (data set, seed).
 
-    median: of the differences. p: two-sided, exact for few pairs; None where fewer than two differ. adjusted: after Holm,
-    over all learners tested here.
+    median: of the differences. p: two-sided, exact for few pairs; None where fewer than two differ. adjusted: after
+    Holm, over all learners tested here.
     """
 
     learner: str

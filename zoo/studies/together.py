@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from zoo.studies import measures, ranks, statistics
 from zoo.studies.curves import Line, lines_of, short
@@ -20,7 +20,7 @@ from zoo.studies.drawings import charts, hover
 from zoo.studies.files import put
 from zoo.studies.measures import BASELINES, Record, Row
 from zoo.studies.page import environment
-from zoo.studies.statistics import Difference, Ranking, SignedRanks
+from zoo.studies.statistics import Difference, Ranking, SignedRanks, Verdict
 from zoo.studies.words import decimal, extent, percent
 
 MARK = "together.json"  # in the folder: which runs it is about
@@ -179,7 +179,7 @@ def _page(out: Path, parts: Sequence[Part], ranking: Ranking | None, standings: 
             styles=styles,
             baselines=BASELINES,
             standings=standings,
-            verdicts={row.learner: Counter(one.verdict for one in row.against.values()) for row in standings},
+            verdicts={row.learner: _counted(row) for row in standings},
             ranking=ranking,
             ranks=[ranks.layout(ranking, width) for width in (1000, 420)] if ranking else [],
             shared=len(statistics.shared([part.records for part in parts])),
@@ -187,6 +187,12 @@ def _page(out: Path, parts: Sequence[Part], ranking: Ranking | None, standings: 
             rounds=0,
         )
     )
+
+
+def _counted(standing: Standing) -> dict[str, int]:
+    """In how many runs each verdict is said of it."""
+    said = Counter(one.verdict for one in standing.against.values())
+    return {verdict: said[verdict] for verdict in get_args(Verdict)}
 
 
 def _summary(parts: Sequence[Part]) -> str:

@@ -1,7 +1,7 @@
 for (const table of document.querySelectorAll("table.sort")) {
-  const heads = [...table.tHead.rows[0].cells], body = table.tBodies[0];
-  heads.forEach((head, column) => head.firstElementChild.addEventListener("click", () => {
-    const words = head.classList.contains("name");
+  const heads = [...table.tHead.rows[0].cells].filter(head => head.hasAttribute("aria-sort")), body = table.tBodies[0];
+  for (const head of heads) head.firstElementChild.addEventListener("click", () => {
+    const column = head.cellIndex, words = head.classList.contains("name");
     const turn = head.getAttribute("aria-sort") === (words ? "ascending" : "descending") ? !words : words;
     heads.forEach(other => other.setAttribute("aria-sort", "none"));
     head.setAttribute("aria-sort", turn ? "ascending" : "descending");
@@ -11,7 +11,7 @@ for (const table of document.querySelectorAll("table.sort")) {
       if (empty(v) || empty(w)) return empty(v) - empty(w); // what is unknown stays below
       return (turn ? 1 : -1) * (words ? v.localeCompare(w) : v - w);
     }));
-  }));
+  });
 }
 
 // a contact sheet, cut into its images, each with its score
