@@ -1,4 +1,4 @@
-"""The page in a real browser: it draws, sorts and opens without an error, and fits a phone, in the light and the dark."""
+"""The page in a real browser: it draws, sorts and opens without an error, and fits a phone, light and dark."""
 
 import json
 import re

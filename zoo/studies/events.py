@@ -16,8 +16,9 @@ def write(directory: Path, records: Sequence[Record]) -> None:
         runs.setdefault((record.learner, record.seed), []).append(record)
     for (learner, seed), run in runs.items():
         folder = directory / "tb" / learner / f"seed{seed}"
-        if Path(learner).name != learner or len(learner.encode()) > 255 or folder.exists():
-            continue  # a name that is no folder's, or nothing to make again
+        no_folder = Path(learner).name != learner or learner == ".." or len(learner.encode()) > 255
+        if no_folder or folder.exists():
+            continue
         with tensorboard(folder) as write:
             for record in sorted(run, key=lambda record: record.round):
                 write("al/accuracy", record.accuracy, record.labels)

@@ -124,6 +124,7 @@ def _comparisons(records: Sequence[Record], names: Sequence[str]) -> dict[str, A
         "ranking": ranking,
         "ranks": [ranks.layout(ranking, width) for width in (1000, 420)] if ranking else [],
         "penalties": {a: {b: penalties[a][b] for b in names if b in penalties} for a in names if a in penalties},
+        "burdens": {b: math.fsum(row[b] for row in penalties.values()) / len(penalties) for b in penalties},
         "overlaps": {a: row for a, row in alike.items() if any(share is not None for share in row.values())},
     }
 
