@@ -2,8 +2,6 @@
 
 import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +49,7 @@ def section(said: str, head: str, until: str) -> str:
 
 def test_a_gain_is_split_into_training_and_questions(tmp_path: Path) -> None:
     _, reader = page(study(tmp_path))
-    said = section(words(reader), "Where gains come from", "Accuracy over seconds")
+    said = section(words(reader), "Where gains come from", "Ranks Mean rank")
     assert "waal 3 +12.00 ± 0.00 +7.00 ± 0.00 +5.00 ± 0.00 +3.00 ± 0.00" in said
     assert "margin 3 +5.00 ± 0.00 none +5.00 ± 0.00 +5.00 ± 0.00" in said
     assert "waal+random" not in said.split("elsewhere", 1)[1]
@@ -104,7 +102,6 @@ def test_the_page_shows_accuracy_over_seconds(tmp_path: Path) -> None:
     assert "waal 2 63.00 ± 2.48 601" in said
     assert "random 2 51.00 ± 2.48 7.00" in said
     assert "answers" not in said
-    assert text.count('<figure class="plot') == 2
     assert re.findall(r'data-unit="(\w+)"', text) == ["labels", "seconds"]
     scales = [json.loads(found.replace("&#34;", '"')) for found in re.findall(r'data-scale="([^"]+)"', text)]
     assert [scale["log"] for scale in scales] == [False, False, True, True]
@@ -127,7 +124,7 @@ def test_answers_have_a_price_of_their_own_or_count_as_seconds(tmp_path: Path) -
 def test_unknown_seconds_draw_nothing(tmp_path: Path) -> None:
     text, reader = page(study(tmp_path, fit_seconds=lambda _: None))
     assert "Accuracy over seconds" not in words(reader)
-    assert text.count('<figure class="plot') == 1
+    assert re.findall(r'data-unit="(\w+)"', text) == ["labels"]
 
 
 def test_a_learner_wears_the_same_style_in_both_plots(tmp_path: Path) -> None:
@@ -145,50 +142,3 @@ def test_seconds_that_round_to_nothing_are_drawn(tmp_path: Path) -> None:
     text, _ = page(study(tmp_path, fit_seconds=lambda _: 0.0, select_seconds=lambda _: 0.0))
     assert "Accuracy over seconds" in text
     assert "nan" not in text.split('data-unit="seconds"')[1].split("</figure>")[0].lower()
-
-
-# In a browser
-
-PROBE = """
-const errors = [];
-window.onerror = message => errors.push(message);
-window.addEventListener("load", () => {
-  for (const chart of document.querySelectorAll(".chart.large")) {
-    const box = chart.getBoundingClientRect();
-    chart.dispatchEvent(new PointerEvent("pointermove", {clientX: box.right, clientY: box.top + 40}));
-  }
-  const table = document.querySelector("table.sort");
-  const names = () => [...table.tBodies[0].rows].map(row => row.cells[0].innerText.trim());
-  const first = names();
-  for (const turn of [1, 2]) table.tHead.rows[0].cells[2].firstElementChild.click();
-  document.title = JSON.stringify({
-    errors,
-    tips: [...document.querySelectorAll(".tip")].map(tip => tip.innerText),
-    sorted: [first, names()],
-    wide: document.documentElement.scrollWidth <= window.innerWidth,
-  });
-});
-"""
-
-
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium here")
-def test_the_page_works_in_a_browser(tmp_path: Path) -> None:
-    text, _ = page(study(tmp_path, accuracy=lambda line: AREAS[line["learner"]] + 0.02 * line["round"]))
-    probed = tmp_path / "probed.html"
-    probed.write_text(text.replace("<head>", f"<head><script>{PROBE}</script>", 1), encoding="utf-8")
-    headless = ("--headless", "--no-sandbox", "--disable-gpu", "--window-size=1100,900", "--enable-logging=stderr")
-    profile = f"--user-data-dir={tmp_path / 'profile'}"
-    words = ["chromium", *headless, profile, "--virtual-time-budget=2000", "--dump-dom", probed.as_uri()]
-    said = subprocess.run(words, capture_output=True, text=True, timeout=120, check=True)
-    assert "CONSOLE" not in said.stderr
-    (title,) = re.findall(r"<title>(.*?)</title>", said.stdout)
-    found = json.loads(title.replace("&amp;", "&"))
-    assert found["errors"] == []
-    assert found["wide"]
-    over_labels, over_seconds = found["tips"]
-    assert "80 labels" in over_labels
-    assert all(name in over_labels for name in AREAS)
-    assert "7 seconds" in over_seconds
-    before, after = found["sorted"]
-    assert before == ["waal", "waal+random", "margin", "plain+waal", "random"]
-    assert after == before[::-1]

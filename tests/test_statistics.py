@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from zoo.studies import statistics
+from zoo.studies import ranks, statistics
 from zoo.studies.measures import Record
 
 
@@ -152,12 +152,80 @@ def test_ranks_and_the_critical_difference():
     assert statistics.ranking([study(chance, {"random": 0, "a": 0})]) is None
 
 
+def test_ranks_that_are_tied_everywhere_are_all_the_same():
+    flat = [record(learner, seed, r, 0.5) for learner in ("random", "a", "b") for seed in (0, 1) for r in (0, 1)]
+    found = statistics.ranking([flat])
+    assert set(found.ranks.values()) == {2}
+    assert found.p == 1
+
+
+def test_only_learners_that_every_study_has_are_ranked():
+    chance = np.random.default_rng(0)
+    studies = [study(chance, {"random": 0, "a": 0, "b": 0, more: 0}) for more in ("c", "d")]
+    assert statistics.shared(studies) == ["random", "a", "b"]
+    assert set(statistics.ranking(studies).ranks) == {"random", "a", "b"}
+
+
+def test_bars_join_what_is_less_than_the_critical_difference_apart():
+    ranking = statistics.Ranking({"a": 1.0, "b": 1.5, "c": 2.4, "d": 3.6, "e": 6.0}, critical=1.5, p=0.01, blocks=9)
+    assert ranks.cliques(ranking) == [(1.0, 2.4), (2.4, 3.6)]
+
+
+@pytest.mark.parametrize("width", [420, 1000])
+@pytest.mark.parametrize("k", [3, 4, 30])
+def test_the_plot_of_ranks_has_every_learner_inside_the_sheet_and_no_two_on_one_line(width, k):
+    found = statistics.Ranking({f"learner{i}": 1 + (k - 1) * (i / (k - 1)) ** 2 for i in range(k)}, 1.2, 0.01, 9)
+    sheet = ranks.layout(found, width)
+    assert {mark["learner"] for mark in sheet["marks"]} == set(found.ranks)
+    assert all(sheet["left"] <= mark["x"] <= sheet["right"] for mark in sheet["marks"])
+    assert all(sheet["axis"] < mark["y"] <= sheet["height"] for mark in sheet["marks"])
+    for side in (True, False):
+        ys = [mark["y"] for mark in sheet["marks"] if mark["left"] is side]
+        assert len(ys) == len(set(ys))
+
+
+def test_the_plot_of_ranks_is_the_same_file_for_the_same_ranks():
+    found = statistics.Ranking({"a": 1.0, "$b$": 2.5, "c": 2.5}, 1.2, 0.01, 9)
+    for kind, start in (("png", b"\x89PNG"), ("svg", b"<?xml")):
+        assert ranks.plot(found, "ranks", kind) == ranks.plot(found, "ranks", kind)
+        assert ranks.plot(found, "ranks", kind).startswith(start)
+
+
 def test_wilcoxon_is_scipys():
     from scipy import stats
 
     gains = [0.01, 0.03, -0.01, 0.02, 0.04, 0.05]
     assert statistics.wilcoxon(gains) == stats.wilcoxon(gains).pvalue
+    assert statistics.wilcoxon([0.01, 0.02, 0.0, 0.04]) == 0.25  # three that differ, all up: 2 / 2^3
     assert statistics.wilcoxon([0.0, 0.0]) is None
+    assert statistics.wilcoxon([0.1]) is None
+
+
+def test_signed_ranks_pool_data_sets_and_seeds_and_are_adjusted_for_their_number():
+    chance = np.random.default_rng(0)
+    effects = {"plain+random": 0, "good": 0.05, "same": 0.0}
+    good, same = statistics.signed_ranks([study(chance, effects, seeds=4, noise=0.003) for _ in range(3)])
+    assert (good.learner, good.pairs, same.learner) == ("good", 12, "same")
+    assert good.median == pytest.approx(0.05, abs=0.005)
+    assert good.p == 2 / 2**12
+    assert good.adjusted == 2 * good.p
+    assert same.adjusted == same.p > 0.05
+
+
+def test_of_studies_without_an_effect_signed_ranks_find_one_in_twenty():
+    chance = np.random.default_rng(1)
+    found = [statistics.signed_ranks([study(chance, {"random": 0, "a": 0}, seeds=8)])[0].p for _ in range(400)]
+    assert 0.02 < sum(p < 0.05 for p in found) / 400 < 0.07
+
+
+def test_the_noise_floor_is_the_spread_of_random_before_anybody_has_asked():
+    records = [record("calm", seed, 0, 0.5) for seed in range(3)]
+    records += [record("random", seed, number, 0.4 + 0.1 * seed + number) for seed in range(3) for number in (0, 1)]
+    found = statistics.floor(records)
+    assert (found.learner, found.least, found.most) == ("random", 0.4, pytest.approx(0.6))
+    assert found.deviation == pytest.approx(0.1)
+    assert statistics.floor(records[:3]).learner == "calm"
+    assert statistics.floor(records[:1]) is None
 
 
 def test_overlap_counts_shared_questions():

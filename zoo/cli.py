@@ -254,14 +254,29 @@ def reproduce(
 
 @app.command("report")
 @click.argument("directories", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="DIR...")
-def report_(directories: tuple[Path, ...]) -> None:
-    """Rebuild tables, curves and page from any finished or half-finished run."""
-    with refusals(*wrong_requests()):
-        from zoo.studies import report
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder for what several runs say together. [default: together-HASH beside the first DIR]",
+)
+def report_(directories: tuple[Path, ...], out: Path | None) -> None:
+    """Rebuild tables, curves and page from any finished or half-finished run.
 
-        for directory in directories:
+    With several runs, also one page about them all, in a folder of its own: ranks with their critical difference, and
+    every learner against random over data sets and seeds (Wilcoxon, Holm). A folder that holds anything else is left
+    alone.
+    """
+    with refusals(*wrong_requests()):
+        from zoo.studies import report, together
+
+        runs = list({directory.resolve(): directory for directory in directories}.values())
+        if out is not None and len(runs) == 1:
+            raise ValueError("--out is for what several runs say together; a single one is reported in its own folder")
+        for directory in runs:
             report.write(directory)
             Console().print(f"report: {directory / 'report.html'}", soft_wrap=True)
+        if len(runs) > 1:
+            Console().print(f"together: {together.write(runs, out) / 'report.html'}", soft_wrap=True)
 
 
 @app.command()

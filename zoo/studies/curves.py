@@ -15,6 +15,7 @@ COLOURS = ("#0072b2", "#d55e00", "#00805e", "#b3528f", "#b07a00", "#3fa0dc")
 MARKERS = ("o", "s", "^", "D", "v")  # five markers against six colours: thirty lines before one looks like another
 DASHES = ((), (6.0, 2.0), (2.0, 2.0))
 NEUTRAL = "#6b6b6b"  # random, the yardstick, has no colour
+BANDED = 3  # seeds from which on an interval is shaded: that of two is wider than any plot, and says nothing
 
 
 @dataclass(frozen=True)
@@ -78,10 +79,9 @@ def plot(lines: Sequence[Line], data: str, kind: Literal["png", "svg"] = "png", 
         if len(line.seeds) > 1 or line.published:
             for path in line.seeds:
                 axes.plot(*zip(*[(n, 100 * a) for n, a in path], strict=True), color=colour, linewidth=0.6, alpha=0.35)
-            sure = [(p.at, p.accuracy[1], p.accuracy[2]) for p in line.points]
-            band = [(n, 100 * low, 100 * high) for n, low, high in sure if low is not None and high is not None]
-            if band:
-                x, low, high = (list(column) for column in zip(*band, strict=True))
+            if shaded := band(line):
+                x, low, high = (list(column) for column in zip(*shaded, strict=True))
+                low, high = [100 * value for value in low], [100 * value for value in high]
                 axes.fill_between(x, low, high, color=colour, alpha=min(0.12, 0.6 / len(lines)), linewidth=0)
     if lines:
         axes.set_ylim(*(100 * value for value in span(lines)))
@@ -97,6 +97,12 @@ def plot(lines: Sequence[Line], data: str, kind: Literal["png", "svg"] = "png", 
     with rc_context({"svg.hashsalt": "alzoo"}):  # the same curves, the same file
         figure.savefig(out, format=kind, metadata={"png": {"Software": None}, "svg": {"Date": None}}[kind])
     return out.getvalue()
+
+
+def band(line: Line) -> list[tuple[float, float, float]]:
+    """Where the line's interval is shaded: place, low, high."""
+    sure = [(p.at, p.accuracy[1], p.accuracy[2]) for p in line.points if line.published or p.seeds >= BANDED]
+    return [(at, low, high) for at, low, high in sure if low is not None and high is not None]
 
 
 def style_of(style: int) -> tuple[str, str, tuple[float, ...]]:
@@ -119,4 +125,6 @@ def plain(text: str) -> str:
 
 
 def short(text: str, length: int = 36) -> str:
-    return text if len(text) <= length else f"{text[: length - 15]}...{text[-12:]}"
+    """The text with its middle left out where it is longer."""
+    end = min(12, length // 3)
+    return text if len(text) <= length else f"{text[: length - 3 - end]}...{text[-end:]}"

@@ -53,6 +53,7 @@ class Record:
     label_cost: float = 0.0  # of all answers so far, in the study's cost_unit
     network: str | None = None  # a name for the weights of the network that answers
     confusion: tuple[tuple[int, ...], ...] | None = None  # of the last round: true classes x guessed ones
+    pseudo_labels: Mapping[str, float] | None = None  # where it labels images by itself: their count, and precision
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ class Row:
     fit_seconds: float | None  # mean per round
     select_seconds: float | None  # mean per round
     peak_bytes: int | None  # the largest seen
+    log_aubc: Interval | None = None  # the same area over the logarithm of the labels
 
 
 def read(path: Path) -> list[Record]:
@@ -197,6 +199,11 @@ def complete(records: Sequence[Record], rounds: int | None = None) -> dict[str, 
     }
 
 
+def whole(records: Sequence[Record], rounds: int | None = None) -> list[Record]:
+    """The records of complete seeds alone."""
+    return [record for by in complete(records, rounds).values() for run in by.values() for record in run]
+
+
 def curve(records: Sequence[Record], at: Sequence[float] | None = None) -> list[Point]:
     """One learner's points, round by round, over whichever seeds have reached that round.
 
@@ -248,6 +255,14 @@ def summary(
     for learner in order(records, learners):
         own = [record for record in records if record.learner == learner]
         area = areas.get(learner, {})
+        logs = (
+            [
+                aubc([math.log2(max(1, r.labels)) for r in run], [r.accuracy for r in run])
+                for run in runs[learner].values()
+            ]
+            if area
+            else []
+        )
         gains = [] if learner in BASELINES else [area[seed] - baseline[seed] for seed in area if seed in baseline]
         rows.append(
             Row(
@@ -261,6 +276,7 @@ def summary(
                 fit_seconds=_mean([record.fit_seconds for record in own]),
                 select_seconds=_mean([record.select_seconds for record in own]),
                 peak_bytes=max((record.peak_bytes for record in own if record.peak_bytes is not None), default=None),
+                log_aubc=mean_interval(logs) if logs else None,
             )
         )
     return rows
@@ -310,6 +326,7 @@ def _record(data: Any) -> Record:
         label_cost=float(data.get("label_cost") or 0),
         network=data.get("network"),
         confusion=None if data.get("confusion") is None else tuple(tuple(map(int, row)) for row in data["confusion"]),
+        pseudo_labels=data.get("pseudo_labels") and {str(k): float(v) for k, v in data["pseudo_labels"].items()},
     )
 
 

@@ -1,37 +1,38 @@
-"""The page of a run: one HTML file that works offline, filled into report.html.jinja."""
+"""The page of a run: one HTML file that works offline, filled into templates/report.html.jinja."""
 
 from __future__ import annotations
 
-import base64
 import math
-import os
-import struct
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from zoo.studies import measures, reproduce, statistics
-from zoo.studies.curves import Line, lines_of, short, span
+from zoo.studies import measures, pictures, ranks, reproduce, statistics
+from zoo.studies.curves import Line, lines_of, short
+from zoo.studies.drawings import bars, charts, forest, hover
 from zoo.studies.gains import Split, gain_split
+from zoo.studies.glossary import meanings
 from zoo.studies.measures import BASELINES, Record, Row
-from zoo.studies.words import bounds, extent, figure, joined, memory, percent, seconds, signed
+from zoo.studies.words import bounds, extent, figure, joined, memory, percent, seconds, share, signed
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 
-def page(
-    directory: Path, study: Mapping[str, Any], records: Sequence[Record], rows: Sequence[Row], lines: Sequence[Line]
-) -> str:
+def environment() -> Environment:
+    """The templates, with the filters that write numbers."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+    made = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.filters |= {
+    made.filters |= {
         "percent": percent,
         "points": lambda interval: percent(interval, sign=True),
         "seconds": seconds,
@@ -39,8 +40,16 @@ def page(
         "bounds": bounds,
         "bytes": memory,
         "figure": figure,
+        "share": share,
         "number": lambda value: "" if value is None else f"{value:.6g}",
     }
+    return made
+
+
+def page(
+    directory: Path, study: Mapping[str, Any], records: Sequence[Record], rows: Sequence[Row], lines: Sequence[Line]
+) -> str:
+    """The text of a run's report.html. rows: of `measures.summary`. lines: the run's curves."""
     asked = measures.asked_for(study)
     complete = sum(row.seeds for row in rows)
     planned = sum(row.planned for row in rows)
@@ -49,45 +58,86 @@ def page(
     last = datetime.fromtimestamp(results.stat().st_mtime, UTC).strftime("%Y-%m-%d %H:%M UTC") if records else None
     finished = bool(rows) and complete >= planned
     shown = [*lines, *reproduce.lines(study, lines)]
-    return environment.get_template("report.html.jinja").render(
-        data=str(study.get("data", "?")),
-        last=last,
-        finished=finished,
-        complete=complete,
-        planned=planned,
-        fits=len(records),
-        fits_planned=planned * (rounds + 1),
-        seeds=max((row.planned for row in rows), default=0),
-        rounds=rounds,
-        labels=extent([record.labels for record in records]),
-        headline=_headline(rows, finished),
-        rows=sorted(rows, key=lambda row: -row.aubc[0] if row.aubc else math.inf),
-        styles={line.learner: line.style for line in lines},
-        forest=_forest(rows),
-        compared=sorted(statistics.differences(records), key=lambda row: -row.t[0]),
-        margin=statistics.MARGIN,
-        targets={target.learner: target for target in statistics.targets(records)},
-        floor=statistics.floor(records),
-        penalties=statistics.penalties(records) if max((row.seeds for row in rows), default=0) > 1 else {},
-        overlaps=sorted(statistics.overlap(records).items(), key=lambda pair: -pair[1]),
-        lines=lines,
-        shown=shown,
-        charts=_charts(shown),
-        notes=study.get("notes", ()),
-        protocol=reproduce.protocols().get(str(study.get("protocol"))),
-        beside=reproduce.beside(study, records),
-        splits=_splits(records, asked["rounds"]),
-        costs=_costs(records, study),
-        plots=[_hover(shown), _hover(_timed(records, study))],
-        steps=_steps(lines),
-        diagnoses=_diagnoses(records, study.get("learners")),
-        doubts=measures.doubts(records, study.get("learners")),
-        classes=_classes(records, study.get("learners")),
-        galleries=_galleries(directory, records, study.get("learners")),
-        settings=(directory / "study.toml").read_text(encoding="utf-8"),
-        provenance=_provenance(records),
-        baselines=BASELINES,
+    ranked = sorted(rows, key=lambda row: -row.aubc[0] if row.aubc else math.inf)
+    names = [row.learner for row in ranked]
+    classes = pictures.class_names(directory, records)
+    splits = _splits(records, asked["rounds"])
+    return (
+        environment()
+        .get_template("report.html.jinja")
+        .render(
+            data=str(study.get("data", "?")),
+            last=last,
+            finished=finished,
+            complete=complete,
+            planned=planned,
+            fits=len(records),
+            fits_planned=planned * (rounds + 1),
+            seeds=max((row.planned for row in rows), default=0),
+            rounds=rounds,
+            labels=extent([record.labels for record in records]),
+            headline=_headline(rows, finished),
+            rows=ranked,
+            styles={line.learner: line.style for line in lines},
+            forest=forest(rows),
+            margin=statistics.MARGIN,
+            lines=lines,
+            shown=shown,
+            charts=charts(shown),
+            notes=study.get("notes", ()),
+            protocol=reproduce.protocols().get(str(study.get("protocol"))),
+            beside=reproduce.beside(study, records),
+            splits=splits,
+            bars=bars(splits),
+            costs=_costs(records, study),
+            plots=[hover(shown), hover(_timed(records, study))],
+            steps=_steps(lines),
+            beliefs=_beliefs(records, names),
+            diagnoses=_diagnoses(records, names),
+            doubts=measures.doubts(records, names),
+            class_names=classes,
+            classes=_classes(records, names),
+            galleries=pictures.galleries(directory, records, names),
+            maps=pictures.seen(directory, names),
+            confusions=pictures.confusions(records, names, classes),
+            settings=(directory / "study.toml").read_text(encoding="utf-8"),
+            provenance=_provenance(records),
+            baselines=BASELINES,
+            **_comparisons(measures.whole(records, asked["rounds"]), names),
+        )
     )
+
+
+def _comparisons(records: Sequence[Record], names: Sequence[str]) -> dict[str, Any]:
+    """What is said of learners side by side, over the records of complete seeds; learners in the order of `names`."""
+    several = any(len(by) > 1 for by in measures.complete(records).values())
+    ranking = statistics.ranking([records])
+    penalties = statistics.penalties(records) if several else {}
+    overlaps = statistics.overlap(records)
+    alike = {a: {b: overlaps.get((a, b), overlaps.get((b, a))) for b in names} for a in names}
+    return {
+        "compared": sorted(statistics.differences(records), key=lambda row: -row.t[0]),
+        "signed_ranks": {row.learner: row for row in statistics.signed_ranks([records])},
+        "targets": sorted(statistics.targets(records), key=lambda row: (row.labels is None, row.labels)),
+        "floor": statistics.floor(records),
+        "alike": _alike(records),
+        "ranking": ranking,
+        "ranks": [ranks.layout(ranking, width) for width in (1000, 420)] if ranking else [],
+        "penalties": {a: {b: penalties[a][b] for b in names if b in penalties} for a in names if a in penalties},
+        "burdens": {b: math.fsum(row[b] for row in penalties.values()) / len(penalties) for b in penalties},
+        "overlaps": {a: row for a, row in alike.items() if any(share is not None for share in row.values())},
+    }
+
+
+def _alike(records: Sequence[Record]) -> int:
+    """How many learners have random's very network at round 0, with every seed they share with it; random included."""
+    first = {(r.learner, r.seed): r.network for r in records if r.round == 0 and r.network}
+    base = next((name for name in BASELINES if any(name == learner for learner, _ in first)), None)
+    own: dict[str, list[bool]] = {}
+    for (learner, seed), network in first.items():
+        if (base, seed) in first:
+            own.setdefault(learner, []).append(network == first[str(base), seed])
+    return sum(map(all, own.values()))
 
 
 def _headline(rows: Sequence[Row], finished: bool) -> list[str]:
@@ -149,7 +199,7 @@ def _costs(records: Sequence[Record], study: Mapping[str, Any]) -> dict[str, Any
         spent.append({"learner": learner, "point": point, "labels": answers})
     return {
         "lines": lines,
-        "charts": _charts(lines, log=True),
+        "charts": charts(lines, log=True),
         "spent": spent,
         "unit": str(study.get("cost_unit", "seconds")),
         "answers": any(row["labels"] for row in spent),
@@ -168,99 +218,6 @@ def _timed(records: Sequence[Record], study: Mapping[str, Any]) -> list[Line]:
     return lines_of(records, study.get("learners"), until)
 
 
-def _charts(lines: Sequence[Line], log: bool = False) -> list[dict[str, Any]]:
-    """One for wide windows, one for narrow ones."""
-    return [_chart(lines, width, height, log) for width, height in ((1000, 460), (420, 380))] if lines else []
-
-
-def _chart(lines: Sequence[Line], width: int, height: int, log: bool) -> dict[str, Any]:
-    """Lay the curves out on a width x height sheet; the template turns the numbers into SVG."""
-    from matplotlib.ticker import LogLocator, MaxNLocator
-
-    left, right, top, bottom = 46, width - 16, 14, height - 40
-    low, high = span(lines)
-
-    def place(value: float) -> float:
-        return math.log10(max(value, 1e-4)) if log else value  # seconds are rounded to as much
-
-    places = [place(point.at) for line in lines for point in line.points]
-    first, last = min(places), max(places)
-    wide = (last - first) or 1.0
-    first, wide = (first, wide) if last > first else (first - 0.5, wide)
-
-    def x(value: float) -> float:
-        return round(left + 8 + (right - left - 16) * (place(value) - first) / wide, 1)
-
-    def y(accuracy: float) -> float:
-        return round(bottom - (bottom - top) * (accuracy - low) / (high - low), 1)
-
-    def path(points: Sequence[tuple[float, float]]) -> str:
-        return "M" + "L".join(f"{x(count)} {y(accuracy)}" for count, accuracy in points)
-
-    series = []
-    for line in lines:
-        sure = [(p.at, p.accuracy[1], p.accuracy[2]) for p in line.points]
-        band = [(n, down, up) for n, down, up in sure if down is not None and up is not None]
-        there = [(n, down) for n, down, _ in band]
-        back = [(n, up) for n, _, up in reversed(band)]
-        series.append(
-            {
-                "style": line.style,
-                "published": line.published,
-                "mean": path([(p.at, p.accuracy[0]) for p in line.points]),
-                "dots": [(x(p.at), y(p.accuracy[0])) for p in line.points],
-                "seeds": [path(seed) for seed in line.seeds] if len(line.seeds) > 1 else [],
-                "band": path(there + back) + "Z" if len(band) > 1 else "",
-            }
-        )
-    upright = MaxNLocator(nbins=6, steps=[1, 2, 5, 10]).tick_values(100 * low, 100 * high)
-    across: Any
-    if log:
-        subs = (1.0, 2.0, 5.0) if wide < width / 400 else (1.0,)
-        across = LogLocator(subs=subs, numticks=99).tick_values(10**first, 10 ** (first + wide))
-    else:
-        ticks = MaxNLocator(nbins=max(3, width // 110), steps=[1, 2, 5, 10], integer=True)
-        across = ticks.tick_values(first, first + wide)
-    return {
-        **{"width": width, "height": height, "left": left, "right": right, "top": top, "bottom": bottom},
-        "yticks": [(y(tick / 100), f"{tick:g}") for tick in upright if low <= tick / 100 <= high],
-        "xticks": [(x(tick), f"{tick:g}") for tick in across if first <= place(tick) <= first + wide],
-        "series": series,
-        "scale": {
-            **{"first": first, "wide": wide, "log": log},
-            **{"left": left + 8, "span": right - left - 16, "width": width},
-        },
-    }
-
-
-def _hover(lines: Sequence[Line]) -> list[dict[str, Any]]:
-    """What the page's script shows beside the pointer: per line its name and points, worded and in 0..1."""
-    return [
-        {
-            "name": line.learner,
-            "points": [[point.at, percent(point.accuracy), point.accuracy[0]] for point in line.points],
-        }
-        for line in lines
-    ]
-
-
-def _forest(rows: Sequence[Row]) -> dict[str, Any]:
-    """Place zero and the differences to random on a strip from 0 to 1; bounds far out end at its edges."""
-    gains = {row.learner: row.gain for row in rows if row.gain}
-    reach = 2.5 * max((abs(mean) for mean, _, _ in gains.values()), default=0.0) or 0.01
-    ends = [value for gain in gains.values() for value in gain if value is not None]
-    least, most = max(-reach, min([0.0, *ends])), min(reach, max([0.0, *ends]))
-
-    def place(value: float) -> float:
-        return round((max(least, min(most, value)) - least) / ((most - least) or 1.0), 3)
-
-    strips = {
-        learner: [place(mean if value is None else value) for value in (mean, low, high)]
-        for learner, (mean, low, high) in gains.items()
-    }
-    return {"zero": place(0.0), "strips": strips}
-
-
 def _steps(lines: Sequence[Line]) -> dict[str, Any]:
     """Accuracy per round: the rounds with their label counts, and a learner's point (or None) for each."""
     numbers = sorted({point.round for line in lines for point in line.points})
@@ -272,65 +229,52 @@ def _steps(lines: Sequence[Line]) -> dict[str, Any]:
     }
 
 
-def _diagnoses(
-    records: Sequence[Record], learners: Sequence[str] | None
-) -> list[tuple[str, int, list[tuple[str, Any]]]]:
-    """Each learner's own numbers after the last round that has some: mean, least and greatest over its seeds."""
+def _diagnoses(records: Sequence[Record], learners: Sequence[str]) -> list[tuple[str, int, list[tuple[str, str, Any]]]]:
+    """Each learner's own numbers after the last round that has some: meaning, mean, least and greatest over seeds."""
     found = []
     for learner in measures.order(records, learners):
         own = [record for record in records if record.learner == learner and record.diagnosis]
         last = max((record.round for record in own), default=0)
         here = [record.diagnosis for record in own if record.round == last]
+        means = meanings(own[-1].entry or "") if own else {}
         numbers = []
         for name in dict.fromkeys(name for diagnosis in here for name in diagnosis):
             values = [diagnosis[name] for diagnosis in here if name in diagnosis]
-            numbers.append((name, (math.fsum(values) / len(values), min(values), max(values), len(values))))
+            numbers.append(
+                (name, means.get(name, ""), (math.fsum(values) / len(values), min(values), max(values), len(values)))
+            )
         if numbers:
             found.append((learner, last, numbers))
     return found
 
 
-def _classes(records: Sequence[Record], learners: Sequence[str] | None) -> list[dict[str, Any]]:
+def _beliefs(records: Sequence[Record], learners: Sequence[str]) -> list[tuple[str, list[Any]]]:
+    """How right learners are where they label by themselves: for each round the precision, and the mean count."""
+    rounds = sorted({record.round for record in records})
+    found = []
+    for learner in learners:
+        row: list[Any] = []
+        for number in rounds:
+            here = [r.pseudo_labels for r in records if (r.learner, r.round) == (learner, number) and r.pseudo_labels]
+            mean = measures.mean_interval([told["precision"] for told in here]) if here else None
+            row.append((mean, math.fsum(told["count"] for told in here) / len(here) if here else 0))
+        if any(mean for mean, _ in row):
+            found.append((learner, row))
+    return found
+
+
+def _classes(records: Sequence[Record], learners: Sequence[str]) -> list[dict[str, Any]]:
     """How a learner's questions fall on the classes, all seeds and rounds together, the initial set left out."""
     found = []
     for learner in measures.order(records, learners):
         asked = [r.asked_classes for r in records if r.learner == learner and r.round > 0 and r.asked_classes]
         width = max((len(counts) for counts in asked), default=0)
         counts = [sum(some[k] for some in asked if k < len(some)) for k in range(width)]
-        if sum(counts):
-            found.append({"learner": learner, "counts": counts, "balance": measures.balance(counts), **_shares(counts)})
+        if total := sum(counts):
+            most = sorted(range(width), key=lambda k: -counts[k])[:3]
+            told = {"balance": measures.balance(counts), "most": [(k, counts[k] / total) for k in most]}
+            found.append({"learner": learner, "counts": counts, **told, **pictures.shares(counts)})
     return found
-
-
-def _shares(counts: Sequence[int]) -> dict[str, Any]:
-    total, most = sum(counts) or 1, max(counts, default=0) or 1
-    return {"shares": [count / total for count in counts], "heat": [round(count / most, 3) for count in counts]}
-
-
-def _galleries(directory: Path, records: Sequence[Record], learners: Sequence[str] | None) -> list[dict[str, Any]]:
-    """What each learner asked, round by round, with its first seed: contact sheets as data URIs, counts per class."""
-    found = []
-    for learner in measures.order(records, learners):
-        own = [record for record in records if record.learner == learner]
-        seed = min((record.seed for record in own), default=0)
-        rounds = []
-        for record in sorted((record for record in own if record.seed == seed), key=lambda record: record.round):
-            sheet = _sheet(directory / "asked" / learner / f"seed{seed}-round{record.round}.png")
-            counts = list(record.asked_classes or ())
-            rounds.append({"record": record, "sheet": sheet, "counts": counts, **_shares(counts)})
-        if any(entry["sheet"] or sum(entry["counts"]) for entry in rounds):
-            found.append({"learner": learner, "seed": seed, "rounds": rounds})
-    return found
-
-
-def _sheet(path: Path) -> dict[str, Any] | None:
-    if not os.path.isfile(path):  # unlike pathlib's, False for a name too long for the file system
-        return None
-    content = path.read_bytes()
-    if len(content) < 24 or not content.startswith(b"\x89PNG\r\n\x1a\n"):
-        return None
-    width, height = struct.unpack(">II", content[16:24])  # the first chunk of a PNG, IHDR, opens with its size
-    return {"uri": "data:image/png;base64," + base64.b64encode(content).decode(), "width": width, "height": height}
 
 
 def _provenance(records: Sequence[Record]) -> dict[str, Any]:

@@ -12,13 +12,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.studies import measures, reproduce
+from zoo.studies import events, measures, ranks, reproduce, statistics
 from zoo.studies.curves import lines_of, plot
 from zoo.studies.files import put
 from zoo.studies.gains import gain_split
 from zoo.studies.measures import Interval, Record, Row
 from zoo.studies.page import page
-from zoo.studies.statistics import differences
 from zoo.studies.words import decimal, percent, seconds
 
 if TYPE_CHECKING:
@@ -27,11 +26,15 @@ if TYPE_CHECKING:
 COLUMNS = (
     *("learner", "aubc", "aubc_low", "aubc_high", "final", "final_low", "final_high", "seeds", "seeds_planned"),
     *("gain", "gain_low", "gain_high", "gain_seeds", "fit_seconds", "select_seconds", "peak_bytes"),
+    *("log_aubc", "log_aubc_low", "log_aubc_high"),
 )
 
 
 def write(directory: Path) -> None:
-    """Rebuild summary.csv, table.md, curves (PNG and SVG) and report.html from study.toml and results.jsonl."""
+    """Rebuild summary.csv, table.md, curves and ranks (PNG and SVG) and report.html from study.toml and results.jsonl.
+
+    TensorBoard's files are made again where there are none. Ranks take three learners and two seeds that are complete.
+    """
     directory = Path(directory)
     study = measures.settings(directory)
     results = directory / "results.jsonl"
@@ -39,12 +42,17 @@ def write(directory: Path) -> None:
     rows = measures.summary(records, **measures.asked_for(study))
     lines = lines_of(records, study.get("learners"))
     shown, data, notes = [*lines, *reproduce.lines(study, lines)], str(study.get("data", "?")), study.get("notes", ())
-    tables = (_markdown(records, rows), _gains(records, study.get("rounds")), _beside(study, records))
+    whole = measures.whole(records, measures.asked_for(study)["rounds"])
+    ranking = statistics.ranking([whole])
+    tables = (_markdown(whole, rows), _gains(records, study.get("rounds")), _beside(study, records))
     put(directory / "summary.csv", _csv(rows, " ".join(notes)).encode())
     put(directory / "curves.png", plot(shown, data, notes=notes))
     put(directory / "curves.svg", plot(shown, data, "svg", notes))
+    for kind in ("png", "svg") if ranking else ():
+        put(directory / f"ranks.{kind}", ranks.plot(ranking, f"Mean ranks over seeds on {data}, 1 is best", kind))
     put(directory / "table.md", "\n".join([*(part for part in tables if part), *notes]).encode())
     put(directory / "report.html", page(directory, study, records, rows, lines).encode())
+    events.write(directory, records)
 
 
 def table(
@@ -61,9 +69,9 @@ def table(
     rows = measures.summary(records, learners, rounds, seeds)
     caption = "AUBC: mean accuracy over the labels, in percent. ±: half of the 95 % interval over seeds."
     grid = Table(caption=caption, caption_justify="left", box=SIMPLE_HEAD)
-    grid.add_column("learner", overflow="fold")
+    grid.add_column("learner", overflow="fold", min_width=min(20, max((len(row.learner) for row in rows), default=0)))
     for head in ("seeds", "AUBC", "final", "to random", "fit s", "ask s"):
-        grid.add_column(head, justify="right", no_wrap=True)
+        grid.add_column(head, justify="right", no_wrap=head == "seeds")
     for row in sorted(rows, key=lambda row: -row.aubc[0] if row.aubc else math.inf):
         cells = [
             f"{row.seeds}/{row.planned}",
@@ -95,6 +103,7 @@ def _csv(rows: Sequence[Row], notes: str) -> str:
                 decimal(row.fit_seconds),
                 decimal(row.select_seconds),
                 "" if row.peak_bytes is None else row.peak_bytes,
+                *_bounds(row.log_aubc),
                 *((notes,) if notes else ()),
             ]
         )
@@ -103,16 +112,17 @@ def _csv(rows: Sequence[Row], notes: str) -> str:
 
 def _markdown(records: Sequence[Record], rows: Sequence[Row]) -> str:
     """The table for a paper: one row a learner, best AUBC first."""
-    verdicts = {row.learner: row.verdict for row in differences(records)}
+    verdicts = {row.learner: row.verdict for row in statistics.differences(records)}
     lines = [
-        "| learner | seeds | AUBC, % | final, % | to random, points | verdict | fit, s | select, s |",
-        "|---|---|---|---|---|---|---|---|",
+        "| learner | seeds | AUBC, % | log AUBC, % | final, % | to random, points | verdict | fit, s | select, s |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in sorted(rows, key=lambda row: -row.aubc[0] if row.aubc else math.inf):
         cells = [
             row.learner.replace("|", "\\|"),
             f"{row.seeds}/{row.planned}",
             percent(row.aubc),
+            percent(row.log_aubc),
             percent(row.final),
             percent(row.gain, sign=True),
             verdicts.get(row.learner, "–"),

@@ -42,6 +42,31 @@ class Difference:
 
 
 @dataclass(frozen=True)
+class SignedRanks:
+    """Wilcoxon's signed-rank test of a learner's AUBC against random's, over pairs of (data set, seed).
+
+    median: of the differences. p: two-sided, exact for few pairs; None where fewer than two differ. adjusted: after
+    Holm, over all learners tested here.
+    """
+
+    learner: str
+    pairs: int
+    median: float
+    p: float | None
+    adjusted: float | None
+
+
+@dataclass(frozen=True)
+class Floor:
+    """Accuracies of one learner at round 0, before anybody has asked: their standard deviation over seeds, and ends."""
+
+    learner: str
+    deviation: float
+    least: float
+    most: float
+
+
+@dataclass(frozen=True)
 class Target:
     """How many labels a learner needs for an accuracy, on the mean curve over seeds, made non-decreasing.
 
@@ -60,7 +85,8 @@ class Target:
 class Ranking:
     """Mean ranks over data sets and seeds, 1 is best. Two learners differ where their ranks are `critical` apart.
 
-    p: of Friedman's test that all are alike. critical: Nemenyi's difference at 5 %. blocks: data sets x seeds.
+    p: of Friedman's test that all are alike; 1 where all are tied everywhere. critical: Nemenyi's difference at 5 %.
+    blocks: data sets x seeds.
     """
 
     ranks: dict[str, float]
@@ -140,10 +166,32 @@ def holm(ps: Sequence[float | None]) -> list[float | None]:
 
 
 def wilcoxon(gains: Sequence[float]) -> float | None:
-    """Of Wilcoxon's signed-rank test over data sets and seeds, two-sided; None where all are zero."""
+    """Of Wilcoxon's signed-rank test over data sets and seeds, two-sided. Differences of zero are left out, as he did.
+
+    None where fewer than two are left.
+    """
     from scipy import stats
 
-    return float(stats.wilcoxon(gains).pvalue) if any(gains) else None
+    apart = [gain for gain in gains if gain != 0]
+    return float(stats.wilcoxon(apart).pvalue) if len(apart) > 1 else None
+
+
+def signed_ranks(studies: Sequence[Sequence[Record]]) -> list[SignedRanks]:
+    """Every learner against random, over all data sets and seeds that both have complete, in order of appearance."""
+    gains: dict[str, list[float]] = {}
+    for records in studies:
+        runs = complete(records)
+        base = next((runs[name] for name in BASELINES if runs.get(name)), {})
+        for learner, by in runs.items():
+            if learner not in BASELINES:
+                paired = [area(by[seed]) - area(base[seed]) for seed in by if seed in base]
+                gains.setdefault(learner, []).extend(paired)
+    tested = {learner: own for learner, own in gains.items() if own}
+    ps = [wilcoxon(own) for own in tested.values()]
+    return [
+        SignedRanks(learner, len(own), float(np.median(own)), p, adjusted)
+        for (learner, own), p, adjusted in zip(tested.items(), ps, holm(ps), strict=True)
+    ]
 
 
 def targets(records: Sequence[Record], accuracy: float | None = None) -> list[Target]:
@@ -219,7 +267,7 @@ def ranking(studies: Sequence[Sequence[Record]], measure: Callable[[Sequence[Rec
     from scipy.stats import friedmanchisquare, rankdata, studentized_range
 
     each = [complete(records) for records in studies]
-    learners = [name for name in (each[0] if each else {}) if all(runs.get(name) for runs in each)]
+    learners = shared(studies)
     blocks = [
         [measure(runs[name][seed]) for name in learners]
         for runs in each
@@ -230,18 +278,28 @@ def ranking(studies: Sequence[Sequence[Record]], measure: Callable[[Sequence[Rec
         return None
     ranks = np.mean([rankdata([-value for value in block]) for block in blocks], 0)
     critical = float(studentized_range.ppf(1 - ALPHA, k, np.inf)) / math.sqrt(2) * math.sqrt(k * (k + 1) / (6 * n))
-    p = float(friedmanchisquare(*zip(*blocks, strict=True)).pvalue)
+    tied = all(len({*block}) == 1 for block in blocks)
+    p = 1.0 if tied else float(friedmanchisquare(*zip(*blocks, strict=True)).pvalue)
     return Ranking(dict(zip(learners, map(float, ranks), strict=True)), critical, p, n)
 
 
-def floor(records: Sequence[Record]) -> float | None:
-    """How much round 0 differs from seed to seed for one learner: the smallest standard deviation there is."""
-    spreads = [
-        float(np.std([run[0].accuracy for run in by.values()], ddof=1))
-        for by in complete(records).values()
-        if len(by) > 1
-    ]
-    return min(spreads, default=None)
+def shared(studies: Sequence[Sequence[Record]]) -> list[str]:
+    """The learners that have a complete seed in every study, in the order of the first."""
+    each = [complete(records) for records in studies]
+    return [name for name in (each[0] if each else {}) if all(runs.get(name) for runs in each)]
+
+
+def floor(records: Sequence[Record]) -> Floor | None:
+    """How much accuracy differs from seed to seed for random, else for the first learner that has several seeds."""
+    first: dict[str, list[float]] = {}
+    for record in records:
+        if record.round == 0:
+            first.setdefault(record.learner, []).append(record.accuracy)
+    several = {learner: values for learner, values in first.items() if len(values) > 1}
+    name = next((name for name in (*BASELINES, *several) if name in several), None)
+    if name is None:
+        return None
+    return Floor(name, float(np.std(several[name], ddof=1)), min(several[name]), max(several[name]))
 
 
 def overlap(records: Sequence[Record]) -> dict[tuple[str, str], float]:

@@ -37,6 +37,8 @@ from zoo.journal import seldom, tensorboard
 from zoo.judging import judge
 from zoo.learner import Learner
 from zoo.naming import pick
+from zoo.studies import maps
+from zoo.studies.beliefs import pseudo_labels
 from zoo.studies.controls import controls, controls_of, equal_steps, shuffles
 from zoo.studies.files import put
 from zoo.studies.locks import held
@@ -348,16 +350,18 @@ def run_cell(study: Study, out: Path, name: str, seed: int, done: list[Line], em
     who = {"learner": name, "seed": seed}
     with tensorboard(out / "tb" / name / f"seed{seed}") if ranks.first else nullcontext(nowhere) as write:
         for number in range(len(done), study.rounds + 1):
-            asking = asked(number) if number > 0 else Asking(pool.rounds[0].tolist(), None, None, None)
-            with peak_bytes() as peak:
-                fit_seconds, most = fit(number, write), peak()
+            with peak_bytes() as peak:  # of the question and of the fit
+                asking = asked(number) if number > 0 else Asking(pool.rounds[0].tolist(), None, None, None)
+                took = {"fit_seconds": round(fit(number, write), 4), "peak_bytes": peak()}
             ticks += learner.ticks
             _begun[name] = learner.begun
             stands = standing(study, name, learner, pools, test)
             write("al/accuracy", stands["accuracy"], stands["labels"])
+            if seed == 0 and number == study.rounds:
+                maps.draw(learner, pools[-1], maps.place(out, name, seed) if ranks.first else None)
             left_out = datasets.left_out(pool.names, study.leave_out, study.seed("initial", seed))
-            stands |= {"fit_seconds": round(fit_seconds, 4), "peak_bytes": most, **provenance(), "notes": study.notes}
-            emit("record", {**who, "round": number, "left_out": left_out, **asdict(asking), **stands})
+            drawn = {**who, "round": number, "left_out": left_out, **asdict(asking)}
+            emit("record", {**drawn, **stands, **took, **provenance(), "notes": study.notes})
 
 
 def nowhere(name: str, value: float, step: int) -> None:
@@ -402,6 +406,7 @@ def standing(study: Study, name: str, learner: Learner, pools: Sequence[Pool], t
     looked_at = study.diagnose is None or (last and name in study.diagnose)
     with hushed():  # its doubts go into the record
         diagnosis = learner.diagnose(pool, test.images) if looked_at else {}
+        beliefs = pseudo_labels(learner, pool) if looked_at else None
     return {
         "plan": learner.plan,
         "entry": learner.entry.name,
@@ -416,6 +421,7 @@ def standing(study: Study, name: str, learner: Learner, pools: Sequence[Pool], t
         "network": digest(learner),
         "steps": learner.loop.steps,
         "ticks": learner.ticks,
+        "pseudo_labels": beliefs,
         "diagnosis": diagnosis,
         "doubts": learner.doubts(diagnosis),
     }

@@ -17,6 +17,11 @@ def percent(interval: Interval | None, sign: bool = False) -> str:
     return shown if low is None or high is None else f"{shown} ± {50 * (high - low):.2f}"
 
 
+def share(value: float | None, digits: int = 1) -> str:
+    """A share in percent, as "12.3 %"."""
+    return "–" if value is None else f"{100 * value:.{digits}f} %"
+
+
 def signed(share: float) -> str:
     return f"{100 * share:+.2f}".replace("-", "−")
 
