@@ -32,11 +32,11 @@ LATENTS: Mapping[str, Show] = {"vaal": vaal, "ta_vaal": ta_vaal, "aral": aral}  
 
 def place(out: Path, name: str, seed: int) -> Path:
     """Where the map of a learner lies in a study's folder."""
-    return out / "map" / name / f"seed{seed}.json"
+    return out / "map" / name / f"seed{seed}.jsonl"
 
 
 def draw(learner: Learner, pool: Pool, path: Path) -> None:
-    """Write a JSON file: where the learner sees images of each kind of MOST, evenly spaced over the pool.
+    """Write one line of JSON: where the learner sees images of each kind of MOST, evenly spaced over the pool.
 
     The plane is that of the two widest directions (PCA) of what its critic reads, if it asks by a latent (`LATENTS`),
     else of its classifier's features. Both axes have one scale, and PCA fixes their signs by the largest loading, so
@@ -61,7 +61,7 @@ def draw(learner: Learner, pool: Pool, path: Path) -> None:
         "classes": list(pool.names),
         "points": {kind: own.tolist() for kind, own in zip(kinds, points, strict=True)},
     }
-    put(path, json.dumps(told, separators=(",", ":")).encode())
+    put(path, json.dumps(told, separators=(",", ":")).encode() + b"\n")
 
 
 def known(pool: Pool) -> dict[str, Tensor]:
