@@ -87,7 +87,7 @@ def run_directory(folder: Path, data: str, effect: float = 0.02) -> Path:
         }
         told["points"] = {"unlabeled": [[0, 10], [900, 1000]], "labeled": [[500, 500]], "asked": [[20, 30]]}
         for name in NAMES:
-            place = folder / "map" / name / "seed0.json"
+            place = folder / "map" / name / "seed0.jsonl"
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_text(json.dumps(told))
     names = json.dumps(NAMES)

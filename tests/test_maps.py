@@ -54,8 +54,8 @@ def fitted(name: str, **settings: Any) -> tuple[zoo.Learner, Pool]:
 
 
 def test_each_learner_of_the_first_seed_has_a_map(finished: Path) -> None:
-    found = {str(path.relative_to(finished)) for path in (finished / "map").rglob("*.json")}
-    assert found == {f"map/{name}/seed0.json" for name in NAMES}
+    found = {str(path.relative_to(finished)) for path in (finished / "map").rglob("*.jsonl")}
+    assert found == {f"map/{name}/seed0.jsonl" for name in NAMES}
 
 
 def test_a_map_shows_images_by_what_is_known_of_them(finished: Path) -> None:

@@ -243,7 +243,7 @@ def test_the_terminal_table_ranks_in_percent(tmp_path):
     console = Console(width=120, file=io.StringIO())
     console.print(grid)
     shown = console.file.getvalue()  # type: ignore[attr-defined]
-    assert shown.index("  [red]vaal") < shown.index("\n  random")
+    assert shown.index("\n [red]vaal") < shown.index("\n random")
     assert "3/3" in shown
     # 0.5 + 0.07 * 1.5 + 0.006, and 4.302653 * 0.006 / sqrt(3)
     assert "61.10 ± 1.49" in shown

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from zoo.studies import ranks, statistics
+from zoo.studies import critical, statistics
 from zoo.studies.measures import Record
 
 
@@ -175,7 +175,7 @@ def test_bars_join_what_is_less_than_the_critical_difference_apart():
 @pytest.mark.parametrize("k", [3, 4, 30])
 def test_the_plot_of_ranks_has_every_learner_inside_the_sheet_and_no_two_on_one_line(width, k):
     found = statistics.Ranking({f"learner{i}": 1 + (k - 1) * (i / (k - 1)) ** 2 for i in range(k)}, 1.2, 0.01, 9)
-    sheet = ranks.layout(found, width)
+    sheet = critical.layout(found, width)
     assert {mark["learner"] for mark in sheet["marks"]} == set(found.ranks)
     assert all(sheet["left"] <= mark["x"] <= sheet["right"] for mark in sheet["marks"])
     assert all(sheet["axis"] < mark["y"] <= sheet["height"] for mark in sheet["marks"])
@@ -187,8 +187,8 @@ def test_the_plot_of_ranks_has_every_learner_inside_the_sheet_and_no_two_on_one_
 def test_the_plot_of_ranks_is_the_same_file_for_the_same_ranks():
     found = statistics.Ranking({"a": 1.0, "$b$": 2.5, "c": 2.5}, 1.2, 0.01, 9)
     for kind, start in (("png", b"\x89PNG"), ("svg", b"<?xml")):
-        assert ranks.plot(found, "ranks", kind) == ranks.plot(found, "ranks", kind)
-        assert ranks.plot(found, "ranks", kind).startswith(start)
+        assert critical.plot(found, "ranks", kind) == critical.plot(found, "ranks", kind)
+        assert critical.plot(found, "ranks", kind).startswith(start)
 
 
 def test_wilcoxon_is_scipys():

@@ -32,18 +32,18 @@ LATENTS: Mapping[str, Show] = {"vaal": vaal, "ta_vaal": ta_vaal, "aral": aral}  
 
 def place(out: Path, name: str, seed: int) -> Path:
     """Where the map of a learner lies in a study's folder."""
-    return out / "map" / name / f"seed{seed}.json"
+    return out / "map" / name / f"seed{seed}.jsonl"
 
 
 def draw(learner: Learner, pool: Pool, path: Path | None) -> None:
-    """Write a JSON file, or none of several ranks but the first (path None): where the learner sees images of each kind of MOST, evenly spaced over the pool.
+    """Write one line of JSON: where the learner sees images of each kind of MOST, evenly spaced over the pool.
 
     The plane is that of the two widest directions (PCA) of what its critic reads, if it asks by a latent (`LATENTS`),
     else of its classifier's features. Both axes have one scale, and PCA fixes their signs by the largest loading, so
     that the same weights give the same map. The file holds the `space` in words, the `shares` of variance along the
     axes, the number of images it is a sample `of`, the names of all `classes`, and `points`: for each kind pairs of
     whole numbers in [0, WIDE].
-    No file is written where what is seen is not finite.
+    No file is written where what is seen is not finite. path: None for all ranks but the first, which look, too.
     """
     asks_itself = learner.query.name.removesuffix(SHUFFLED) == learner.entry.query.name
     show = LATENTS.get(learner.entry.name) if asks_itself else None
@@ -61,7 +61,7 @@ def draw(learner: Learner, pool: Pool, path: Path | None) -> None:
         "classes": list(pool.names),
         "points": {kind: own.tolist() for kind, own in zip(kinds, points, strict=True)},
     }
-    put(path, json.dumps(told, separators=(",", ":")).encode())
+    put(path, json.dumps(told, separators=(",", ":")).encode() + b"\n")
 
 
 def known(pool: Pool) -> dict[str, Tensor]:

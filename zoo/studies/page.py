@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.studies import measures, pictures, ranks, reproduce, statistics
+from zoo.studies import critical, measures, pictures, reproduce, statistics
 from zoo.studies.curves import Line, lines_of, short
 from zoo.studies.drawings import bars, charts, forest, hover
 from zoo.studies.gains import Split, gain_split
@@ -122,7 +122,7 @@ def _comparisons(records: Sequence[Record], names: Sequence[str]) -> dict[str, A
         "floor": statistics.floor(records),
         "alike": _alike(records),
         "ranking": ranking,
-        "ranks": [ranks.layout(ranking, width) for width in (1000, 420)] if ranking else [],
+        "ranks": [critical.layout(ranking, width) for width in (1000, 420)] if ranking else [],
         "penalties": {a: {b: penalties[a][b] for b in names if b in penalties} for a in names if a in penalties},
         "burdens": {b: math.fsum(row[b] for row in penalties.values()) / len(penalties) for b in penalties},
         "overlaps": {a: row for a, row in alike.items() if any(share is not None for share in row.values())},

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.studies import events, measures, ranks, reproduce, statistics
+from zoo.studies import critical, events, measures, reproduce, statistics
 from zoo.studies.curves import lines_of, plot
 from zoo.studies.files import put
 from zoo.studies.gains import gain_split
@@ -48,8 +48,10 @@ def write(directory: Path) -> None:
     put(directory / "summary.csv", _csv(rows, " ".join(notes)).encode())
     put(directory / "curves.png", plot(shown, data, notes=notes))
     put(directory / "curves.svg", plot(shown, data, "svg", notes))
-    for kind in ("png", "svg") if ranking else ():
-        put(directory / f"ranks.{kind}", ranks.plot(ranking, f"Mean ranks over seeds on {data}, 1 is best", kind))
+    if ranking is not None:
+        title = f"Mean ranks over seeds on {data}, 1 is best"
+        put(directory / "ranks.png", critical.plot(ranking, title))
+        put(directory / "ranks.svg", critical.plot(ranking, title, "svg"))
     put(directory / "table.md", "\n".join([*(part for part in tables if part), *notes]).encode())
     put(directory / "report.html", page(directory, study, records, rows, lines).encode())
     events.write(directory, records)
@@ -68,10 +70,10 @@ def table(
 
     rows = measures.summary(records, learners, rounds, seeds)
     caption = "AUBC: mean accuracy over the labels, in percent. ±: half of the 95 % interval over seeds."
-    grid = Table(caption=caption, caption_justify="left", box=SIMPLE_HEAD)
+    grid = Table(caption=caption, caption_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     grid.add_column("learner", overflow="fold", min_width=min(20, max((len(row.learner) for row in rows), default=0)))
     for head in ("seeds", "AUBC", "final", "to random", "fit s", "ask s"):
-        grid.add_column(head, justify="right", no_wrap=head == "seeds")
+        grid.add_column(head, justify="right")
     for row in sorted(rows, key=lambda row: -row.aubc[0] if row.aubc else math.inf):
         cells = [
             f"{row.seeds}/{row.planned}",

@@ -14,7 +14,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, get_args
 
-from zoo.studies import measures, ranks, statistics
+from zoo.studies import critical, measures, statistics
 from zoo.studies.curves import Line, lines_of, short
 from zoo.studies.drawings import charts, hover
 from zoo.studies.files import put
@@ -72,7 +72,7 @@ def write(directories: Sequence[Path], out: Path | None = None) -> Path:
         if ranking is None:
             (out / f"ranks.{kind}").unlink(missing_ok=True)  # of an earlier state of these runs
         else:
-            put(out / f"ranks.{kind}", ranks.plot(ranking, "Mean ranks over data sets and seeds, 1 is best", kind))
+            put(out / f"ranks.{kind}", critical.plot(ranking, "Mean ranks over data sets and seeds, 1 is best", kind))
     put(out / "report.html", _page(out, parts, ranking, standings).encode())
     return out
 
@@ -181,7 +181,7 @@ def _page(out: Path, parts: Sequence[Part], ranking: Ranking | None, standings: 
             standings=standings,
             verdicts={row.learner: _counted(row) for row in standings},
             ranking=ranking,
-            ranks=[ranks.layout(ranking, width) for width in (1000, 420)] if ranking else [],
+            ranks=[critical.layout(ranking, width) for width in (1000, 420)] if ranking else [],
             shared=len(statistics.shared([part.records for part in parts])),
             margin=statistics.MARGIN,
             rounds=0,
