@@ -34,11 +34,19 @@ from zoo.cli import app
 from zoo.device import meeting
 from zoo.nets.waal import Critic
 from zoo.studies import engine
+from zoo.studies import study as studies
 from zoo.studies.study import Study
 
 LONG = 240  # seconds after which two processes that should have ended hang
 FEW = {"steps": 6, "batch": 8, "width": 4, "device": "cpu"}
-LEARNERS = {"margin": {}, "vaal": {"game_steps": 4}, "waal": {}}
+LEARNERS: dict[str, dict[str, Any]] = {"margin": {}, "vaal": {"game_steps": 4}, "waal": {}}
+OTHERS: dict[str, dict[str, Any]] = {
+    "vaal+badge": {"game_steps": 4},
+    "plain+waal": {},  # with a twin
+    "ensemble": {},
+    "bald": {},  # with dropout
+    "deepfool": {"query_settings": {"iterations": 1}},  # with gradients
+}
 
 
 # Two processes
@@ -230,7 +238,7 @@ def digits() -> Pool:
 
 
 def learner(name: str, **more: Any) -> zoo.Learner:
-    return zoo.create(name, **{**FEW, **LEARNERS[name], "devices": here().of, **more})
+    return zoo.create(name, **{**FEW, **{**LEARNERS, **OTHERS}[name], "devices": here().of, **more})
 
 
 def values(made: zoo.Learner) -> dict[str, Any]:
@@ -253,7 +261,7 @@ def fitted(name: str, **more: Any) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", [*LEARNERS, *OTHERS])
 def test_both_end_with_the_same_bits_and_ask_for_the_same(name: str, pair: Pair) -> None:
     out = same(pair.both(fitted, name))
     assert len({*out["asked"]}) == 10
@@ -402,6 +410,15 @@ def test_a_study_over_several_devices_has_one_worker(tmp_path: Path) -> None:
     study = Study(data="digits", learners=("margin",), rounds=0, device="cpu", devices=2, settings=settings)
     with pytest.raises(ValueError, match="1 worker"):
         engine.run(study, tmp_path / "out", workers=2)
+
+
+def test_one_device_is_what_a_study_has_anyway() -> None:
+    study = Study(data="digits", learners=("random",), device="cpu")
+    assert studies.prepare(Study(data="digits", learners=("random",), device="cpu", devices=1)) == studies.prepare(
+        study
+    )
+    with pytest.raises(ValueError, match="devices=0 must be at least 1"):
+        Study(data="digits", learners=("random",), devices=0)
 
 
 # The command

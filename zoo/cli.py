@@ -88,7 +88,7 @@ def parted(text: str, sign: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in text.split(sign) if word.strip())
 
 
-def engines(command: Command) -> Command:
+def where(command: Command) -> Command:
     """The options that say where a study runs."""
     for option in reversed(
         [
@@ -99,8 +99,12 @@ def engines(command: Command) -> Command:
                 show_default=True,
                 help="Here; here beside others who share the folder; on a Ray cluster ($RAY_ADDRESS).",
             ),
-            click.option("--workers", type=click.IntRange(1), help="Processes. [default: one a core; one on a GPU]"),
-            click.option("--gpus-per-cell", type=click.FloatRange(0), help="With ray: of one, for each. [default: 1]"),
+            click.option(
+                "--workers", type=click.IntRange(1), help="Processes. [default: one a core; one on a GPU, or if shared]"
+            ),
+            click.option(
+                "--gpus-per-cell", type=click.FloatRange(0), help="With ray: a part of one, or more. [default: 1]"
+            ),
             click.option("--devices", type=click.IntRange(1), help="That train each fit together. [default: 1]"),
             click.option("--strategy", type=click.Choice(["ddp"]), default="ddp", help="How --devices share a batch."),
         ]
@@ -143,7 +147,7 @@ def engines(command: Command) -> Command:
 @click.option("--split", default=0, show_default=True, help="Seed of these three: another number, other images.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:NUMBER.")
 @click.option("--precision", default="32-true", show_default=True, help="32-true, bf16-mixed or auto.")
-@engines
+@where
 def compare(
     *,
     out: Path | None,
@@ -222,7 +226,7 @@ def carry_out(study: Study, out: Path | None, engine: str, workers: int | None, 
 @click.option("--set", "setting", multiple=True, help="NAME.key=value: another setting of one learner; *.key=value.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for results. [default: alzoo-runs/DATA-HASH]")
 @click.option("--device", help="auto, cpu, cuda or cuda:NUMBER. [default: auto]")
-@engines
+@where
 def reproduce(
     name: str | None,
     *,

@@ -122,6 +122,7 @@ class Study:
             (self.groups and not self.noise, "groups say which classes a wrong answer mixes up; give noise, its share"),
             (not 0 <= self.label_cost < math.inf, f"label_cost={self.label_cost} must be finite, and 0 or more"),
             (not 0 < self.confidence <= 1, f"confidence={self.confidence} must be above 0, and at most 1"),
+            (self.devices is not None and self.devices < 1, f"devices={self.devices} must be at least 1"),
             (self.epochs is not None and not 0 < self.epochs < math.inf, f"epochs={self.epochs} must be above 0"),
             (self.seeds > 1 and not left, f"fixed={self.fixed} leaves nothing that differs between seeds; fix less"),
             (not self.learners, "no learner is named; `alzoo list` shows them"),
@@ -264,8 +265,9 @@ def prepare(study: Study) -> Study:
     }
     if study.epochs is not None:
         settings = {name: {key: table[key] for key in table if key != "steps"} for name, table in settings.items()}
-    threads = study.threads or max(1, (os.cpu_count() or 1) // len(cells(study)))
-    return replace(study, settings=settings, threads=threads)
+    devices = study.devices or 1
+    threads = study.threads or max(1, (os.cpu_count() or 1) // (len(cells(study)) * devices))
+    return replace(study, settings=settings, threads=threads, devices=devices if devices > 1 else None)
 
 
 def joined(study: Study, pool: Pool) -> Study:
