@@ -156,7 +156,7 @@ def tune(part: str, study: Study, work: Path, out: Path, workers: int | None) ->
 def carried_out(study: Study, directory: Path, workers: int | None) -> Path:
     """The folder of the study, once all of it is there."""
     began = time.monotonic()
-    directory = engine.execute(prepare(study), directory, workers=workers, console=Console(stderr=True))
+    engine.execute(prepare(study), directory, workers=workers, console=Console(stderr=True))
     sys.stdout.write(f"{directory}: {time.monotonic() - began:.0f} s\n")
     return directory
 

@@ -168,7 +168,7 @@ def test_only_learners_that_every_study_has_are_ranked():
 
 def test_bars_join_what_is_less_than_the_critical_difference_apart():
     ranking = statistics.Ranking({"a": 1.0, "b": 1.5, "c": 2.4, "d": 3.6, "e": 6.0}, critical=1.5, p=0.01, blocks=9)
-    assert ranks.cliques(ranking) == [(1.0, 2.4), (2.4, 3.6)]
+    assert critical.cliques(ranking) == [(1.0, 2.4), (2.4, 3.6)]
 
 
 @pytest.mark.parametrize("width", [420, 1000])
