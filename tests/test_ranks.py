@@ -65,10 +65,10 @@ class Pair:
         return [future.result(timeout=LONG) for future in futures]
 
     def end(self) -> None:
+        for process in [process for rank in self.ranks for process in rank._processes.values()]:
+            process.kill()  # whether it hangs or not
         for rank in self.ranks:
-            for process in list(rank._processes.values()):
-                process.kill()
-            rank.shutdown(wait=False, cancel_futures=True)
+            rank.shutdown()
 
 
 def _meet(number: int, where: Path) -> None:
