@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from trainers.augment import AUGMENTS
-from trainers.pool import Pool, normal
+from trainers.pool import Pool, at, normal
 from trainers.seeds import Seed, generator, reseed
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ class Run:
 
     def _look_at(self, indices: Tensor) -> Tensor:
         if self._resident is not None and not len(self.pool.made):
-            return self._resident[indices.to(self.device)]
+            return at(self._resident, indices)
         indices = indices.to(self.pool.images.device)
         return self.pool.take(indices).to(self.device, non_blocking=self.device.type == "cuda")
 
