@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainers import losses, supervised
+from trainers.copies import one_copy
 from trainers.losses import auc, kl_per_image, says
 from trainers.passes import through
 from trainers.pool import Pool
@@ -51,6 +52,7 @@ class Plan(supervised.Plan):
         require(self, choices={"elbo": tuple(ELBOS)})
 
 
+@one_copy
 def train(
     run: Run,
     pool: Pool,

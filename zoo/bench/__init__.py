@@ -27,6 +27,7 @@ class Case:
     name: "kcenter". work: its size, in words. forms: by name, each makes ready what is not timed and gives the act that
     is. check: raises RuntimeError where the forms do not answer alike. share: how much of the work a form does, where
     the whole would take too long and every part takes as long (1,000 picks, of which it makes 50: 0.05).
+    required: how many times as long as ours a form should take, at the least.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Case:
     forms: Mapping[str, Callable[[], Act]]
     check: Callable[[], None] = lambda: None
     share: Mapping[str, float] = field(default_factory=dict)
+    required: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
