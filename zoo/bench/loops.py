@@ -79,10 +79,10 @@ def cases(*, threads: int = 2, quick: bool = False) -> list[Case]:
     narrow = TINY if quick else NARROW
     size = 4 if quick else 64
     half = (HALF,) if resolve_precision("auto", "cpu") == HALF else ()
-    published = Play(entry="vaal", nets={"trunk": "vgg16_bn", **wide} if not quick else wide, batch=size)
+    published = Play(entry="vaal", nets=wide if quick else {"trunk": "vgg16_bn", **wide}, batch=size)
     small = Play(entry="vaal", nets=narrow, batch=2 * size, steps=2 if quick else 4)
-    told = Play(entry="ta_vaal", nets={"trunk": "resnet18", **wide} if not quick else wide, batch=size // 4 or 1, learn=False)
-    told = replace(told, batch=max(2, told.batch))
+    ranked = {"rank": "released", "ranker_width": 128, **({} if quick else {"trunk": "resnet18"})}
+    told = Play(entry="ta_vaal", nets={**wide, **ranked}, batch=4 if quick else 16, learn=False)
     far_nets = {key: value for key, value in narrow.items() if key in ("trunk", "width")} | {"head_layers": 2}
     far = Play(entry="waal", nets={**far_nets, "critic_output": "sigmoid"}, batch=size, steps=2 if quick else 8)
     found = []
