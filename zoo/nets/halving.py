@@ -22,7 +22,7 @@ class Halving(nn.Conv2d):
         if not (x.is_cpu and self.weight.numel() >= HEAVY):
             return super().forward(x)
         b, _, h, w = x.shape
-        patches = F.unfold(x, 4, padding=1, stride=2).transpose(1, 2)  # (b h/2*w/2 i*16)
+        patches = F.unfold(x, 4, padding=1, stride=2).transpose(1, 2).flatten(0, 1)  # (b*h/2*w/2 i*16)
         return F.linear(patches, self.weight.flatten(1)).view(b, h // 2, w // 2, -1).permute(0, 3, 1, 2)
 
 
@@ -35,6 +35,6 @@ class Doubling(nn.ConvTranspose2d):
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         if not (x.is_cpu and self.weight.numel() >= HEAVY):
             return super().forward(x, output_size)
-        h, w = x.shape[2:]
-        patches = x.flatten(2).transpose(1, 2) @ self.weight.flatten(1)  # (b h*w o*16)
-        return F.fold(patches.transpose(1, 2), (2 * h, 2 * w), 4, padding=1, stride=2)
+        b, _, h, w = x.shape
+        patches = x.permute(0, 2, 3, 1).flatten(0, 2) @ self.weight.flatten(1)  # (b*h*w o*16)
+        return F.fold(patches.unflatten(0, (b, -1)).transpose(1, 2), (2 * h, 2 * w), 4, padding=1, stride=2)
