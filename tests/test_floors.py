@@ -21,6 +21,7 @@ MAY = {
 SHARED = {
     "answers",
     "augment",
+    "copies",
     "folder",
     "cache",
     "graph",

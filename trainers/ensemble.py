@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from trainers import supervised
+from trainers.copies import one_copy
 from trainers.pool import Pool
 from trainers.run import Run
 
@@ -35,8 +36,13 @@ def train(
 ) -> None:
     if plan.snapshots and members:
         cycle(run, pool, plan, nn.Sequential(trunk, head), members)
-        return
-    # Each on its own: its own start, its own batches.
+    else:
+        alone(run, pool, plan, trunk=trunk, head=head, members=members)
+
+
+@one_copy
+def alone(run: Run, pool: Pool, plan: Plan, *, trunk: nn.Module, head: nn.Module, members: Sequence[nn.Module]) -> None:
+    """Each on its own: its own start, its own batches."""
     supervised.train(run, pool, plan, trunk=trunk, head=head)
     for i, member in enumerate(members, 1):
         task, task_step = run.setup(member, supervised.optimizer(plan, member), f"member {i}")

@@ -154,11 +154,11 @@ class Pool:
         return (self.labels[: len(self)] == UNKNOWN).nonzero().squeeze(1)
 
     def take(self, indices: Tensor) -> Tensor:
-        """The images at `indices` (b,), real or made: uint8 (b c h w) on the device of `images`."""
+        """The images at `indices` (b,), real or made: uint8 (b c h w) on the device of `images`, channels last."""
         if not len(self.made):
-            return self.images[indices.to(self.images.device)]
+            return at(self.images, indices)
         real = indices < len(self)
-        out = self.images[torch.where(real, indices, 0).to(self.images.device)]
+        out = at(self.images, torch.where(real, indices, 0))
         out[~real] = self.made[indices[~real] - len(self)].to(out.device)
         return out
 
@@ -251,6 +251,11 @@ class Known:
 def nobody(indices: Tensor) -> Tensor:
     """The oracle of a folder without answers."""
     raise ValueError(f"nobody can answer: reveal takes labels=... ({len(indices)} images were asked)")
+
+
+def at(images: Tensor, indices: Tensor) -> Tensor:
+    """`images[indices]`, channels last in memory: (n c h w), (b,) -> (b c h w). Plain indexing takes 20 times as long."""
+    return images.permute(0, 2, 3, 1).index_select(0, indices.to(images.device)).permute(0, 3, 1, 2)
 
 
 def normal(images: Tensor) -> Tensor:

@@ -97,7 +97,8 @@ def train(
 
         # The autoencoder rebuilds both, and makes the critic take both for labeled.
         seen = [(x, told_x[:, :1]), (u, told_u[:, :1])]
-        (recon_x, mu_x, logvar_x), (recon_u, mu_u, logvar_u) = through(vae, seen, apart=plan.apart)
+        with run.fabric.autocast():  # in bf16, the weights are cast once for both
+            (recon_x, mu_x, logvar_x), (recon_u, mu_u, logvar_u) = through(vae, seen, apart=plan.apart)
         rebuild = elbo(x, recon_x, mu_x, logvar_x, plan.beta) + elbo(u, recon_u, mu_u, logvar_u, plan.beta)
         with looking_on(critic):
             fooled = critic(torch.cat([torch.cat([mu_x, mu_u]), ranks], 1))

@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainers import losses, supervised
+from trainers.copies import one_copy
 from trainers.losses import auc, kl_per_image, says
 from trainers.passes import through
 from trainers.pool import Pool
@@ -51,6 +52,7 @@ class Plan(supervised.Plan):
         require(self, choices={"elbo": tuple(ELBOS)})
 
 
+@one_copy
 def train(
     run: Run,
     pool: Pool,
@@ -75,7 +77,8 @@ def train(
         # The autoencoder rebuilds both, and makes the critic take both for labeled (Eqs. 1-2).
         for _ in range(plan.vae_steps):
             (x, _), (u, _) = next(labeled), next(unlabeled)
-            (recon_x, mu_x, logvar_x), (recon_u, mu_u, logvar_u) = through(vae, [(x,), (u,)], apart=plan.apart)
+            with run.fabric.autocast():  # in bf16, the weights are cast once for both
+                (recon_x, mu_x, logvar_x), (recon_u, mu_u, logvar_u) = through(vae, [(x,), (u,)], apart=plan.apart)
             rebuild = elbo(x, recon_x, mu_x, logvar_x, plan.beta) + elbo(u, recon_u, mu_u, logvar_u, plan.beta)
             with looking_on(critic):
                 fool = 2 * says(critic(torch.cat([mu_x, mu_u])), labeled=True)  # the mean of both, twice: their sum

@@ -419,7 +419,7 @@ def _tensors(dataset: Any) -> tuple[Tensor, Tensor]:
     elif images.shape[3] == 3:
         images = images.permute(0, 3, 1, 2)
     targets = dataset.labels if hasattr(dataset, "labels") else dataset.targets
-    return images.contiguous(), torch.as_tensor(targets, dtype=torch.int64)
+    return images.contiguous(memory_format=torch.channels_last), torch.as_tensor(targets, dtype=torch.int64)
 
 
 _TEN = tuple("0123456789")

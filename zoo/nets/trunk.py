@@ -57,7 +57,7 @@ NAMED: dict[str, tuple[int, str, Callable[[Shape, int], Built]]] = {  # least si
         "halved twice, a 3x3 convolution finds no room",
         lambda s, _: (cnn13.cnn13(s[0]), 128, stages(3)),
     ),
-    "vgg16_bn": (8, POOLED, lambda s, _: (vgg.vgg16_bn(s[0]), 4096, stages(5))),
+    "vgg16_bn": (8, POOLED, lambda s, _: (vgg.vgg16_bn(s), 4096, stages(5))),
     "vgg16_conv": (8, POOLED, lambda s, _: (waal.vgg16_conv(s[0]), 512, stages(5))),
     "lenet": (
         16,

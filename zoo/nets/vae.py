@@ -14,6 +14,7 @@ from einops.layers.torch import Rearrange
 from torch import Tensor, nn
 
 from zoo.nets.common import Full, Shape, fp32, roomy
+from zoo.nets.halving import Doubling, Halving
 
 
 class VAE(nn.Module):
@@ -53,7 +54,7 @@ class Encoder(nn.Module):
         wide = [c, *(width * 2**i for i in range(halvings))]
         self.body = nn.Sequential()
         for i, o in pairwise(wide):
-            conv = nn.Conv2d(i, o, 4, 2, 1, bias=False)
+            conv = Halving(i, o)
             nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
             self.body.extend([conv, nn.BatchNorm2d(o), nn.ReLU()])
         flat = wide[-1] * (h >> halvings) * (w >> halvings)
@@ -82,7 +83,7 @@ class Decoder(nn.Module):
         nn.init.zeros_(first.bias)
         self.body = nn.Sequential(Full(first), Rearrange("b (c h w) -> b c h w", h=h, w=w))
         for i, o in pairwise(wide):
-            self.body.extend([nn.ConvTranspose2d(i, o, 4, 2, 1, bias=False), nn.BatchNorm2d(o), nn.ReLU()])
+            self.body.extend([Doubling(i, o), nn.BatchNorm2d(o), nn.ReLU()])
         self.body.append(nn.ConvTranspose2d(width, c, 1))
 
     def forward(self, z: Tensor) -> Tensor:

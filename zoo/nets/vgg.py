@@ -5,22 +5,24 @@ Simonyan & Zisserman, "Very Deep Convolutional Networks", ICLR 2015. https://arx
 
 from collections import OrderedDict
 
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from zoo.nets.common import Full
+from zoo.nets.common import Full, Shape
 
 
-def vgg16_bn(c: int) -> nn.Sequential:
+def vgg16_bn(shape: Shape) -> nn.Sequential:
     """Images (b c h w) to features (b 4096), through stage1 to stage5, each ended by a pooling.
 
     The features are the second hidden layer of the published head, its dropout of one half included.
-    At 32 pixels the 7x7 pooling copies one value 49 times: wasteful, but the published network.
+    Up to 32 pixels the 7x7 pooling copies one value 49 times: the published network, but computed once (`Copied`).
     Weights start as torchvision's: Kaiming-normal by fan-out, and normal with deviation 0.01 in the linear layers.
     """
+    c, h, w = shape
     layers = convolutions(c)
     layers["pool"] = nn.AdaptiveAvgPool2d(7)
     layers["flat"] = nn.Flatten()
-    layers["hidden1"] = Full(nn.Linear(512 * 7 * 7, 4096), nn.ReLU(), nn.Dropout(0.5))
+    layers["hidden1"] = Full(Copied(512 * 7 * 7, 4096, 49 if max(h, w) <= 32 else 1), nn.ReLU(), nn.Dropout(0.5))
     layers["hidden2"] = Full(nn.Linear(4096, 4096), nn.ReLU(), nn.Dropout(0.5))
     body = nn.Sequential(layers)
     for layer in body.modules():
@@ -32,6 +34,19 @@ def vgg16_bn(c: int) -> nn.Sequential:
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
     return body
+
+
+class Copied(nn.Linear):
+    """A linear layer whose input (b i) holds each value `copies` times in a row; one of them meets the sum of weights."""
+
+    def __init__(self, i: int, o: int, copies: int) -> None:
+        super().__init__(i, o)
+        self.copies = copies
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.copies == 1:
+            return super().forward(x)
+        return F.linear(x[:, :: self.copies], self.weight.unflatten(1, (-1, self.copies)).sum(2), self.bias)
 
 
 def convolutions(c: int) -> OrderedDict[str, nn.Module]:

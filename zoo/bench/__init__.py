@@ -1,0 +1,119 @@
+"""`alzoo bench`: our forms beside plain forms of the same mathematics, in turn in one process.
+
+Nothing here asserts anything about time. The forms of a case answer alike, or nothing is timed; each figure comes with
+its range over the rounds, and ratios are taken within a round, so that what else the machine does cancels.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from statistics import median
+from typing import Any
+
+import torch
+
+from zoo.device import peak_bytes
+
+Act = Callable[[], object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One piece of work, and the forms it is done in: ours first, then plain ones, then peers'.
+
+    name: "kcenter". work: its size, in words. forms: by name, each makes ready what is not timed and gives the act that
+    is. check: raises RuntimeError where the forms do not answer alike. share: how much of the work a form does, where
+    the whole would take too long and every part takes as long (1,000 picks, of which it makes 50: 0.05).
+    required: how many times as long as ours a form should take, at the least.
+    """
+
+    name: str
+    work: str
+    forms: Mapping[str, Callable[[], Act]]
+    check: Callable[[], None] = lambda: None
+    share: Mapping[str, float] = field(default_factory=dict)
+    required: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """What one form of a case took, over the rounds.
+
+    seconds, least, most: median and range, of the whole work; cpu: the median of the process's own seconds. mib: the
+    median of the memory on top of what lay there. ratio: its seconds over ours in the same round, median and range;
+    None for our own.
+    """
+
+    case: str
+    work: str
+    form: str
+    seconds: float
+    least: float
+    most: float
+    cpu: float
+    mib: float
+    share: float
+    ratio: tuple[float, float, float] | None
+
+
+def measure(cases: Iterable[Case], rounds: int = 3) -> list[Figure]:
+    """Every case: checked, then all forms in turn, so many times. Raises RuntimeError where forms do not agree."""
+    return [figure for case in cases for figure in _figures(case, rounds)]
+
+
+def _figures(case: Case, rounds: int) -> list[Figure]:
+    case.check()
+    took: dict[str, list[tuple[float, float, float]]] = {form: [] for form in case.forms}
+    for _ in range(rounds):
+        for form, ready in case.forms.items():
+            seconds, cpu, mib = timed(ready())
+            share = case.share.get(form, 1.0)
+            took[form].append((seconds / share, cpu / share, mib))
+    ours = [seconds for seconds, _, _ in next(iter(took.values()))]
+    found = []
+    for number, (form, values) in enumerate(took.items()):
+        seconds, cpus, mibs = (list(column) for column in zip(*values, strict=True))
+        ratios = [theirs / own for theirs, own in zip(seconds, ours, strict=True)]
+        figure = Figure(
+            case=case.name,
+            work=case.work,
+            form=form,
+            seconds=_short(median(seconds)),
+            least=_short(min(seconds)),
+            most=_short(max(seconds)),
+            cpu=_short(median(cpus)),
+            mib=round(median(mibs), 1),
+            share=case.share.get(form, 1.0),
+            ratio=(_short(median(ratios)), _short(min(ratios)), _short(max(ratios))) if number else None,
+        )
+        found.append(figure)
+    return found
+
+
+def timed(act: Act) -> tuple[float, float, float]:
+    """Seconds, the process's own seconds, and MiB at the peak over what lay there before."""
+    with peak_bytes() as peak:
+        before, cpu, start = peak(), time.process_time(), time.perf_counter()
+        act()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+        return seconds, cpu, max(0, peak() - before) / 2**20
+
+
+def record(figures: Iterable[Figure]) -> dict[str, Any]:
+    """What a file of figures says: the figures, and what they were measured on."""
+    from zoo.studies.study import provenance
+
+    return {
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        **{name: value for name, value in provenance().items() if name in ("versions", "commit")},
+        "figures": [asdict(figure) for figure in figures],
+    }
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.4g}")
