@@ -28,6 +28,7 @@ SHARED = {
     "losses",
     "passes",
     "pool",
+    "ranks",
     "run",
     "seeds",
     "supervised",

@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 
 from trainers.augment import AUGMENTS
 from trainers.pool import Pool, normal
+from trainers.ranks import ALONE, Ranks, agreed, average, least
 from trainers.seeds import Seed, generator, reseed
 
 if TYPE_CHECKING:
@@ -82,6 +83,9 @@ class Run:
 
     Everything random in a step is a function of the seed, the pool's round, the stage and the step alone. So a fit
     that was killed and resumed ends, on a CPU, bit by bit where it would have ended.
+
+    Of several ranks each sees its share of every batch, augmented as one device would have it, and draws random numbers
+    of its own in a step. Gradients are averaged before an optimizer's step, so a loss has to be a mean over the batch.
     """
 
     def __init__(
@@ -96,10 +100,12 @@ class Run:
         snapshots: Snapshots | None = None,
         parts: Mapping[str, nn.Module] | None = None,
         counting: bool = False,
+        ranks: Ranks = ALONE,
     ) -> None:
         """parts: the networks by name, so that an error can say whose loss it was.
 
-        counting: no step is taken, they are only counted.
+        counting: no step is taken, they are only counted. ranks: who trains together; each gives the same arguments,
+        but for fabric, journal and watch.
         """
         if fabric is None:
             from lightning.fabric import Fabric
@@ -114,8 +120,9 @@ class Run:
         self.snapshots = snapshots
         self.parts = parts or {}
         self.counting = counting
+        self.ranks = ranks
         self._state = _State()
-        self._saved = None if snapshots is None else _load(fabric, snapshots)
+        self._saved = None if snapshots is None else agreed(ranks, lambda: _load(fabric, snapshots))
         if self._saved is not None:
             self._state.ticks = self._saved["ticks"]
             self._state.kept = self._saved["kept"]
@@ -147,6 +154,8 @@ class Run:
         """
         state = self._state
         optimizer = Idle() if optimizer is None else optimizer
+        if self.ranks.of > 1 and self.device.type == "cuda":
+            module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
         number, player = len(state.players), player or self._name(module)
         wrapped, step = self.fabric.setup(module, optimizer)
         if self._saved is not None and number < len(self._saved["players"]):
@@ -154,6 +163,8 @@ class Run:
             optimizer.load_state_dict(self._saved["players"][number]["optimizer"])
         state.players.append((player, module, optimizer))
         optimizer.register_step_pre_hook(lambda *_: self._sign(player))
+        if self.ranks.of > 1:
+            optimizer.register_step_pre_hook(lambda *_: average(self.ranks, _gradients(optimizer)))
         return wrapped, step
 
     def _name(self, module: nn.Module) -> str:
@@ -164,7 +175,7 @@ class Run:
     def stream(
         self, indices: Tensor, size: int, augment: str | None = None, beside: Tensor | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Endless shuffled batches of the images at `indices`, always `size` of them.
+        """Endless shuffled batches of the images at `indices`, always `size` of them, on several ranks together.
 
         Gives float32 images in [-1, 1] (size c h w) and int64 labels (size,), -1 where unknown. Every image comes
         once before any comes again; a batch that reaches the end goes on with the next shuffle, nothing is dropped.
@@ -176,10 +187,13 @@ class Run:
             raise ValueError(f"augment={augment!r} must be one of {', '.join(AUGMENTS)}")
         number = len(self._state.streams)
         beside = self.pool.labels if beside is None else beside
-        return self._batches(number, self.order(indices, size), AUGMENTS[augment], beside)
+        whole = (indices.shape[1] if indices.ndim > 1 else 1, size)
+        return self._batches(number, self.order(indices, size), whole, AUGMENTS[augment], beside)
 
     def order(self, indices: Tensor, size: int) -> Iterator[Tensor]:
         """The `indices` alone, int64, as a stream goes through them; `look` shows their images, in any view."""
+        if size % self.ranks.of:
+            raise ValueError(f"a batch of {size} has no {self.ranks.of} equal shares; give a multiple of the devices")
         if not len(indices):
             raise ValueError("a stream needs images, but there are none; skip the players that would see them")
         number = len(self._state.streams)
@@ -192,12 +206,24 @@ class Run:
         return normal(AUGMENTS[augment or self.augment](self._look_at(indices), torch.default_generator))
 
     def _batches(
-        self, number: int, order: Iterator[Tensor], augment: Callable[[Tensor, torch.Generator], Tensor], beside: Tensor
+        self,
+        number: int,
+        order: Iterator[Tensor],
+        whole: tuple[int, int],
+        augment: Callable[[Tensor, torch.Generator], Tensor],
+        beside: Tensor,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         for i in order:
             last = self._state.streams[number] - 1
             chance = generator(self.seed, "stream", len(self.pool.rounds), number, "augment", last)
-            yield normal(augment(self._look_at(i), chance)), beside[i].to(self.device)
+            x = self._look_at(i)
+            if self.ranks.of > 1:  # augmented in their places of the whole batch
+                mine, images = self.ranks.part(whole[1]), x.new_zeros(*whole, *x.shape[1:])
+                images[:, mine] = x.unflatten(0, (whole[0], -1))
+                x = augment(images.flatten(0, 1), chance).unflatten(0, whole)[:, mine].flatten(0, 1)
+            else:
+                x = augment(x, chance)
+            yield normal(x), beside[i].to(self.device)
 
     def _numbers(self, number: int, indices: Tensor, size: int) -> Iterator[Tensor]:
         use = ("stream", len(self.pool.rounds), number)
@@ -211,7 +237,8 @@ class Run:
             self._state.streams[number] += 1
             first, last = batch * size, (batch + 1) * size
             i = torch.cat([shuffle(turn) for turn in range(first // len(indices), -(-last // len(indices)))])
-            yield i[first % len(indices) :][:size].t().flatten()  # of companies, the first of each come first
+            i = i[first % len(indices) :][:size][self.ranks.part(size)]
+            yield i.t().flatten()  # of companies, the first of each come first
 
     def _look_at(self, indices: Tensor) -> Tensor:
         if self._resident is not None and not len(self.pool.made):
@@ -233,17 +260,19 @@ class Run:
             first = self._saved["step"]
         if self.counting:
             state.ticks, first = state.ticks + max(0, n - first), n
+        own = () if self.ranks.of == 1 else ("rank", self.ranks.number)
         for step in range(first, n):
-            reseed(self.device, self.seed, "step", len(self.pool.rounds), stage, step)
+            reseed(self.device, self.seed, "step", len(self.pool.rounds), stage, step, *own)
             state.step = step
             yield step
             state.ticks += 1
             if step + 1 == n or (step + 1) % WINDOW == 0:
                 self._check(stage)
+                self._even()
                 self._write()
             if self.watch is not None:
                 self.watch(stage, step + 1, n)
-            if self.snapshots is not None and time.monotonic() - self._moment >= self.snapshots.seconds:
+            if self._due(step + 1):
                 self._check(stage)
                 self._save(number, step + 1)
         reseed(self.device, self.seed, "after", len(self.pool.rounds), stage)
@@ -297,11 +326,26 @@ class Run:
     def _check(self, stage: str) -> None:
         """Wait for the device, and stop if a loss is no number."""
         state = self._state
-        first = {player: int(when) for player, when in state.broken.items()}
-        if first and min(first.values()) < NEVER:
+        if not state.broken:
+            return
+        first = dict(zip(state.broken, least(self.ranks, torch.stack([*state.broken.values()])).tolist(), strict=True))
+        if min(first.values()) < NEVER:
             player = min(first, key=lambda name: first[name])
             raise Diverged(player, stage, first[player])
         state.broken.clear()
+
+    def _even(self) -> None:
+        """The ranks have the same running statistics: the mean of what each has gathered on its shares."""
+        if self.ranks.of > 1:
+            buffers = [buffer for _, module, _ in self._state.players for buffer in module.buffers()]
+            average(self.ranks, [buffer for buffer in buffers if buffer.is_floating_point()])
+
+    def _due(self, step: int) -> bool:
+        """Whether it is time for a snapshot; of several ranks, which are even only then, every 100 steps at most."""
+        if self.snapshots is None or (self.ranks.of > 1 and step % WINDOW):
+            return False
+        late = self._moment + self.snapshots.seconds
+        return agreed(self.ranks, lambda: time.monotonic() >= late)
 
     def _write(self) -> None:
         """Write the means since the last time into the journal."""
@@ -313,6 +357,8 @@ class Run:
 
     def _save(self, stage: int, step: int) -> None:
         assert self.snapshots is not None
+        if not self.ranks.first:
+            return
         state = self._state
         path = self.snapshots.path
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -354,6 +400,12 @@ def looking_on(module: nn.Module) -> Iterator[None]:
     finally:
         for parameter in learns:
             parameter.requires_grad_(True)
+
+
+def _gradients(optimizer: Optimizer) -> list[Tensor]:
+    """Those of all that an optimizer moves."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    return [parameter.grad for parameter in parameters if parameter.grad is not None]
 
 
 def _load(fabric: Fabric, snapshots: Snapshots) -> dict[str, Any] | None:

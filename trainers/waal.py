@@ -91,7 +91,7 @@ def train(
     critic, critic_step = run.setup(critic, critic_optimizer(plan, critic), "critic")
     pairs = run.stream(paired(pool.labeled, pool.unlabeled), plan.batch)
     for step, (images, answers) in zip(run.steps(plan.steps, "game"), pairs, strict=False):
-        (x, u), y = images.chunk(2), answers[: plan.batch]
+        (x, u), (y, _) = images.chunk(2), answers.chunk(2)
         late = plan.late if 4 * step >= 3 * plan.steps else 1.0
         rate(trunk_step, late * plan.lr * SCHEDULES[plan.schedule](step, plan.steps))
         rate(head_step, late * plan.lr * SCHEDULES[plan.schedule](step, plan.steps))

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from zoo.nets.common import Shape
 
+SHARED = ("plain", "vaal", "waal")  # entries whose losses are means over the batch, and tested over several devices
+
 
 @cache
 def entries() -> Mapping[str, Entry]:
@@ -55,6 +57,7 @@ def create(
     seed: int | Mapping[str, int] = 0,
     device: str = "auto",
     precision: str = "32-true",
+    devices: int = 1,
     pretrained: str | os.PathLike[str] | None = None,
     freeze: str | tuple[str, ...] = (),
     training: Literal["own", "plain"] = "own",
@@ -70,6 +73,8 @@ def create(
     query: another way to ask. query_settings: the arguments of its `ask`.
     seed: one number, or one each for "networks", "batches" and "queries", to hold some of these and vary the others.
     device: "auto", "cpu", "cuda" or "cuda:1". precision: "32-true", "bf16-mixed", or "auto" by what the device can do.
+    devices: how many train together, each a process that torchrun has started, on its share of every batch. All call
+        fit and select, and get the same; files are the first one's. For plain training, vaal and waal, with any query.
     pretrained: the tag of weights (`zoo.weights` lists them), a .safetensors file, `local-dir:FOLDER` or
         `hf-hub:OWNER/NAME`; the learner counts as fitted, and its `fit` starts from them.
     freeze: parts that keep their weights, as ("trunk",).
@@ -84,7 +89,8 @@ def create(
         raise ValueError(f"training={training!r} must be 'own' or 'plain'")
     preset = pick(entry.plans, plan, f"plan of {called}")
     loop, nets, augment = resolve(called, entry, preset, taken_along(entry, asking) | settings)
-    device = resolve_device(str(device))
+    devices = resolve_devices(called, entry, loop, devices)
+    device = resolve_device(str(device), devices)
     learner = Learner(
         name=called,
         entry=entry,
@@ -97,6 +103,7 @@ def create(
         seed=resolve_seed(seed),
         device=device,
         precision=resolve_precision(precision, device),
+        devices=devices,
         freeze=parts_named(freeze),
     )
     if training == "plain" or (called.startswith("plain+") and entry is not entries()["plain"]):
@@ -143,6 +150,19 @@ def resolve_seed(seed: int | Mapping[str, int]) -> Seed:
     if (uses := {f.name for f in fields(Seeds)}) != seed.keys():
         raise ValueError(f"seed={dict(seed)} must have one number each for {', '.join(sorted(uses))}, or be one number")
     return Seeds(**{use: whole(use, number) for use, number in seed.items()})
+
+
+def resolve_devices(called: str, entry: Entry, loop: Any, devices: int) -> int:
+    """How many devices share a fit. Raises ValueError for a loop of which no equal shares make the whole."""
+    if (devices := whole("devices", devices)) < 1:
+        raise ValueError(f"devices={devices} must be at least 1")
+    if devices > 1 and entry.name not in SHARED:
+        raise ValueError(f"{called} trains on one device, not {devices}; over several: {', '.join(SHARED)}")
+    if loop.batch % devices:
+        raise ValueError(f"batch={loop.batch} has no {devices} equal shares; give a multiple of devices={devices}")
+    if devices > 1 and getattr(loop, "elbo", None) == "released":
+        raise ValueError("elbo='released' sums over the batch, which shares of it cannot; devices must be 1")
+    return devices
 
 
 def taken_along(entry: Entry, query: Query) -> dict[str, Any]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import sys
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from rich.box import SIMPLE_HEAD
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from checkpoints import Weights
     from zoo.studies.study import Study
 
+Command = TypeVar("Command", bound=Callable[..., Any])
 BASELINES = ("random", "margin", "badge")
 
 
@@ -87,6 +88,31 @@ def parted(text: str, sign: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in text.split(sign) if word.strip())
 
 
+def where(command: Command) -> Command:
+    """The options that say where a study runs."""
+    for option in reversed(
+        [
+            click.option(
+                "--engine",
+                type=click.Choice(["local", "shared", "ray"]),
+                default="local",
+                show_default=True,
+                help="Here; here beside others who share the folder; on a Ray cluster ($RAY_ADDRESS).",
+            ),
+            click.option(
+                "--workers", type=click.IntRange(1), help="Processes. [default: one a core; one on a GPU, or if shared]"
+            ),
+            click.option(
+                "--gpus-per-cell", type=click.FloatRange(0), help="With ray: a part of one, or more. [default: 1]"
+            ),
+            click.option("--devices", type=click.IntRange(1), help="That train each fit together. [default: 1]"),
+            click.option("--strategy", type=click.Choice(["ddp"]), default="ddp", help="How --devices share a batch."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
 @app.command()
 @click.argument("data")
 @click.option("--learners", help="Names, as vaal,margin,vaal+entropy. [default: all entries, and the baselines]")
@@ -119,20 +145,23 @@ def parted(text: str, sign: str) -> tuple[str, ...]:
 @click.option("--split", default=0, show_default=True, help="Seed of --test-share: another number, other images.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:NUMBER.")
 @click.option("--precision", default="32-true", show_default=True, help="32-true, bf16-mixed or auto.")
-@click.option("--engine", type=click.Choice(["local"]), default="local", show_default=True, help="Where it runs.")
-@click.option("--workers", type=click.IntRange(1), help="Processes. [default: one a core; one on a GPU]")
+@where
 def compare(
+    *,
     out: Path | None,
     learners: str | None,
     setting: tuple[str, ...],
-    engine: str,  # noqa: ARG001 (there is one so far)
+    engine: str,
     workers: int | None,
+    gpus_per_cell: float | None,
+    strategy: str,  # noqa: ARG001 (there is one so far)
     **protocol: Any,
 ) -> None:
     """Let learners compete for the same labels of DATA.
 
     DATA is a name that `alzoo list data` shows, or folder:PATH. Writes results, curves and a report into one folder;
-    killed, the same command goes on.
+    killed, the same command goes on. With --engine shared it may be started any number of times, on all hosts that see
+    the folder, as the tasks of a SLURM array for example: each takes what nobody has, the last one writes the report.
     """
     with refusals(*wrong_requests()):
         from zoo.studies.study import Study
@@ -141,19 +170,21 @@ def compare(
         if protocol["controls"] and "random" not in names:
             names = (*names, "random")  # so that --set *.key=value is for it, too
         study = Study(learners=names, settings=settings(setting, names), **protocol)
-    carry_out(study, out, workers)
+    carry_out(study, out, engine, workers, gpus_per_cell)
 
 
-def carry_out(study: Study, out: Path | None, workers: int | None) -> None:
+def carry_out(study: Study, out: Path | None, engine: str, workers: int | None, gpus: float | None) -> None:
     """Run a study in its folder, and show what came of it."""
     with refusals(*wrong_requests()):
-        from zoo.studies import engine as local
+        from zoo.studies import engine as engines
         from zoo.studies import measures, report
+        from zoo.studies.records import writing
         from zoo.studies.study import prepare
 
         study = prepare(study)
         out = study.folder() if out is None else out
-        local.claim(study, out)
+        engines.check(study, engine, workers, gpus)
+        engines.claim(study, out)
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -161,8 +192,14 @@ def carry_out(study: Study, out: Path | None, workers: int | None) -> None:
     from trainers.run import Diverged
 
     with refusals(Diverged, OSError, ValueError):
-        local.execute(study, out, workers=workers, console=Console(stderr=True))
-    report.write(out)
+        console = Console(stderr=True)
+        left = engines.execute(study, out, engine=engine, workers=workers, gpus=gpus, console=console)
+    if left:
+        theirs = ", ".join(f"{name} seed {seed}" for name, seed in left)
+        Console().print(f"others are at {theirs}; the last one writes the report into {out}", soft_wrap=True)
+        return
+    with writing(out):
+        report.write(out)
     records = measures.read(out / "results.jsonl")
     Console().print(report.table(records, study.learners, study.rounds, study.seeds))
     if study.protocol is not None:
@@ -187,9 +224,18 @@ def carry_out(study: Study, out: Path | None, workers: int | None) -> None:
 @click.option("--set", "setting", multiple=True, help="NAME.key=value: another setting of one learner; *.key=value.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for results. [default: alzoo-runs/DATA-HASH]")
 @click.option("--device", help="auto, cpu, cuda or cuda:NUMBER. [default: auto]")
-@click.option("--workers", type=click.IntRange(1), help="Processes. [default: one a core; one on a GPU]")
+@where
 def reproduce(
-    name: str | None, listed: bool, setting: tuple[str, ...], out: Path | None, workers: int | None, **changes: Any
+    name: str | None,
+    *,
+    listed: bool,
+    setting: tuple[str, ...],
+    out: Path | None,
+    engine: str,
+    workers: int | None,
+    gpus_per_cell: float | None,
+    strategy: str,  # noqa: ARG001 (there is one so far)
+    **changes: Any,
 ) -> None:
     """Run a published protocol, and show the published numbers beside ours.
 
@@ -205,7 +251,7 @@ def reproduce(
             return
         learners = pick(published.protocols(), name, "protocol").study.learners
         study = published.study(name, settings=settings(setting, learners), **changes)
-    carry_out(study, out, workers)
+    carry_out(study, out, engine, workers, gpus_per_cell)
 
 
 @app.command("report")

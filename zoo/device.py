@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import sys
@@ -11,6 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch import distributed as dist
+
+from trainers.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -19,10 +23,12 @@ NVML = "PYTORCH_NVML_BASED_CUDA_CHECK"  # Lightning sets it, and every step of A
 PRECISIONS = ("32-true", "bf16-mixed", "auto")
 
 
-def resolve_device(device: str) -> str:
-    """The device meant by a name. Raises ValueError where there is none such."""
+def resolve_device(device: str, devices: int = 1) -> str:
+    """The device meant by a name; "cuda" is this rank's own of several. Raises ValueError where there is none such."""
     if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and devices > 1:
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     kind, _, number = device.partition(":")
     if kind not in ("cpu", "cuda") or (number and not number.isdigit()):
         raise ValueError(f"device={device!r} must be auto, cpu, cuda or cuda:NUMBER")
@@ -52,6 +58,40 @@ def fabric(device: str, precision: str) -> Fabric:
         os.environ.pop(NVML, None)
     kind, _, number = device.partition(":")
     return Fabric(accelerator=kind, devices=[int(number or 0)] if kind == "cuda" else 1, precision=precision)  # type: ignore[arg-type]
+
+
+def ranks(devices: int) -> Ranks:
+    """This process among as many that train together; started by torchrun, they meet here if they have not yet.
+
+    Raises RuntimeError where there are not that many.
+    """
+    if devices == 1:
+        return ALONE
+    if not dist.is_initialized() and "WORLD_SIZE" in os.environ:
+        dist.init_process_group(_backend())
+        atexit.register(dist.destroy_process_group)
+    if (there := dist.get_world_size() if dist.is_initialized() else 1) != devices:
+        raise RuntimeError(
+            f"devices={devices} take as many processes, but there {'is' if there == 1 else 'are'} {there}. Start this "
+            f"with `torchrun --nproc-per-node {devices} script.py`, or use `alzoo compare --devices {devices}`"
+        )
+    return Ranks(dist.get_rank(), devices)
+
+
+@contextmanager
+def meeting(place: Ranks, where: Path) -> Iterator[None]:
+    """The ranks of one machine meet, through a file that is not there yet, and are together inside."""
+    if place.of == 1:
+        yield
+        return
+    os.environ["LOCAL_RANK"] = str(place.number)
+    dist.init_process_group(_backend(), init_method=where.as_uri(), rank=place.number, world_size=place.of)
+    yield
+    dist.destroy_process_group()  # not after an error: the others may never come
+
+
+def _backend() -> str:
+    return "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
 
 
 @contextmanager

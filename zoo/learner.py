@@ -16,9 +16,10 @@ from torch import Generator, Tensor, nn
 
 import checkpoints
 from trainers.pool import Pool, nobody, uint8
+from trainers.ranks import agreed, alike
 from trainers.run import Diverged, Journal, Run, Snapshots, Watch
 from trainers.seeds import Seed, Seeds, key, seeded
-from zoo.device import fabric
+from zoo.device import fabric, ranks
 from zoo.entry import Entry
 from zoo.journal import journaling, watching
 from zoo.naming import whole
@@ -56,6 +57,7 @@ class Learner:
     seed: Seed
     device: str
     precision: str
+    devices: int = 1  # that train together
     freeze: tuple[str, ...] = ()
     twin: Learner | None = None  # trained plainly beside it, and then `predict` is the twin's
     start: dict[str, Tensor] | None = None  # weights to start from, by part; never written
@@ -78,17 +80,20 @@ class Learner:
         journal: a folder for TensorBoard, or a function (name, value, step). progress: a bar on a terminal, or a
         function (stage, step, steps). snapshot: a file to keep the fit in while it goes on; the same call finds it
         there and goes on, and removes it in the end.
+        Of several devices all call this alike; journal, bar and files are the first one's.
         Raises ValueError without a label, trainers.run.Diverged when a loss is no number any more.
         """
         if not isinstance(pool, Pool):
             raise TypeError(f"fit takes a zoo.Pool, not {type(pool).__name__}: zoo.Pool.of(images, targets, classes)")
         if not len(pool.labeled):
             raise ValueError(f"{self.name} cannot fit: the pool has no labeled image. Reveal some first")
-        path = None if snapshot is None else Path(snapshot)
+        path, here = None if snapshot is None else Path(snapshot), ranks(self.devices)
+        if self.devices > 1 and not alike(here, (self._owner(pool), path is None)):
+            raise ValueError(f"the {self.devices} processes of {self.name} differ in settings, seed, start or pool")
         with (
             seeded(torch.device(self.device), self.seed, "fit", len(pool.rounds)),
-            watching(progress) as watch,
-            journaling(journal) as write,
+            watching(progress if here.first else False) as watch,
+            journaling(journal if here.first else None) as write,
         ):
 
             def run_over(pool: Pool, parts: nn.ModuleDict, kept: Path | None) -> Run:
@@ -102,6 +107,7 @@ class Learner:
                     watch=watch,
                     snapshots=None if kept is None else Snapshots(kept, self._owner(pool), snapshot_seconds),
                     parts=dict(parts.items()),
+                    ranks=here,
                 )
 
             parts, fresh = self._build(pool.shape, pool.classes, len(pool.rounds))
@@ -117,7 +123,7 @@ class Learner:
             beside = _beside(path, "twin")
             self.twin.fit(pool, progress=progress, snapshot=beside, snapshot_seconds=snapshot_seconds)
         for kept in (path, _beside(path, "pretext")):
-            if kept is not None:
+            if kept is not None and here.first:
                 kept.unlink(missing_ok=True)
                 kept.with_name(f"{kept.name}.partial").unlink(missing_ok=True)
         return self
@@ -179,14 +185,18 @@ class Learner:
                 f"the query {self.query.name!r} is broken: asked for {n} of {u} images, it must give {n} distinct "
                 f"positions in [0, {u}), as many scores in falling order, and as many of each detail"
             )
-        return Selection(
+        selection = Selection(
             indices=pool.unlabeled[positions],
             scores=scores,
             detail={name: value.detach().cpu() for name, value in answer.detail.items()},
         )
+        return agreed(ranks(self.devices), lambda: selection)
 
     def scan(self, pool: Pool) -> Scan:
-        """What this learner sees in the pool: for queries, and for one's own questions. Raises as `select` does."""
+        """What this learner sees in the pool: for queries, and for one's own questions. Raises as `select` does.
+
+        Of several devices all have to look alike, since each looks at a part.
+        """
         if pool.supposed.any():
             raise ValueError("this pool is a supposition: select from the real pool it was made from")
         parts = self.parts
@@ -198,7 +208,7 @@ class Learner:
             raise ValueError(
                 f"{self.name} was fitted to {self.fitted}, not {(pool.shape, pool.classes)}. Call fit(pool) first"
             )
-        return Scan(pool, parts, seed=self.seed, precision=self.precision)
+        return Scan(pool, parts, seed=self.seed, precision=self.precision, ranks=ranks(self.devices))
 
     def predict(self, images: Tensor) -> Tensor:
         """Class probabilities float32 (n k), on the CPU, of uint8 images (n c h w) of any number, on any device."""
@@ -318,6 +328,7 @@ class Learner:
             "seed": self.seed,
             "device": self.device,
             "precision": self.precision,
+            "devices": self.devices,
         }
         state = "fitted" if self.parts is not None else "not fitted"
         return f"Learner({self.name!r}, {', '.join(f'{k}={v!r}' for k, v in shown.items())}: {state})"
@@ -379,7 +390,7 @@ class Learner:
 
     def _owner(self, pool: Pool) -> str:
         """A name for this very fit: settings, seed, start and pool."""
-        card = {**self.card(), "shape": pool.shape, "classes": pool.classes}
+        card = {**self.card(), "shape": pool.shape, "classes": pool.classes, "devices": self.devices}
         some = pool.images[:: max(1, len(pool) // 1000)]  # enough to know the pool by
         seen = [some, pool.made, pool.labels, pool.supposed, *pool.rounds, *(self.start or {}).values()]
         digest = blake2b(json.dumps(card).encode())

@@ -12,6 +12,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.modules.dropout import Dropout, _DropoutNd
 
 from trainers.pool import Pool, normal
+from trainers.ranks import ALONE, Ranks, joined
 from trainers.seeds import Seed, generator
 
 VALUES = 2**22  # pixels and channels that go through a network at once
@@ -37,14 +38,18 @@ class Scan:
 
     Every view is computed once, when first asked for, and nothing is changed by looking.
     u unlabeled images, l labeled ones, k classes, d features; float32, on the learner's device.
+    Of several ranks each looks at a part of the batches, and all see what one would.
     """
 
-    def __init__(self, pool: Pool, parts: nn.ModuleDict, *, seed: Seed = 0, precision: str = "32-true") -> None:
+    def __init__(
+        self, pool: Pool, parts: nn.ModuleDict, *, seed: Seed = 0, precision: str = "32-true", ranks: Ranks = ALONE
+    ) -> None:
         self.pool = pool
         self.parts = parts
         self.seed = seed
         self.device = next(parts.parameters()).device
         self.precision = precision
+        self.ranks = ranks
 
     def each(
         self,
@@ -62,9 +67,12 @@ class Scan:
         size = size or max(1, min(1024, VALUES // max(1, self.pool.images[:1].numel())))
         half, low = self.precision == "bf16-mixed", (self.device.type, torch.bfloat16)
         with evaluating(self.parts), torch.set_grad_enabled(gradient), torch.autocast(*low, enabled=half):
-            if not len(of):  # one black image tells the shape
-                return view(torch.zeros(1, *self.pool.shape, device=self.device))[:0].float()
-            return torch.cat([view(normal(self.pool.take(i).to(self.device))).float() for i in of.split(size)])
+            batches = of.split(size) if len(of) else ()
+            parts = [batches[part] for part in self.ranks.parts(len(batches))]
+            seen = [view(normal(self.pool.take(i).to(self.device))).float() for i in parts[self.ranks.number]]
+            if not seen:  # one black image tells the shape
+                seen = [view(torch.zeros(1, *self.pool.shape, device=self.device))[:0].float()]
+            return joined(self.ranks, torch.cat(seen), [sum(map(len, part)) for part in parts])
 
     @property
     def task(self) -> nn.Sequential:

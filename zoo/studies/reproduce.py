@@ -119,7 +119,7 @@ def study(
         raise ValueError(f"scale={scale} must be above 0, and at most 1, which is all of it")
     changed = {key: value for key, value in others.items() if value is not None}
     follows = replace(whole, **changed)
-    machine = ("device", "precision", "threads")
+    machine = ("device", "devices", "precision", "threads")
     notes = [f"{key} = {value}, not {getattr(whole, key)}" for key, value in changed.items() if key not in machine]
     if data is not None and data != whole.data:
         own = data.startswith(datasets.FOLDER) and not halved(data)

@@ -11,10 +11,10 @@ import subprocess
 import time
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, fields, replace
 from fractions import Fraction
-from functools import cache
+from functools import cache, partial
 from hashlib import blake2b
 from importlib.metadata import version
 from pathlib import Path
@@ -27,17 +27,19 @@ from safetensors.torch import save
 
 import checkpoints
 from trainers.pool import Pool
+from trainers.ranks import Ranks, agreed
 from trainers.run import Journal
 from trainers.seeds import Seeds
-from zoo import datasets
+from zoo import datasets, device
 from zoo.catalogue import create, load
-from zoo.device import fabric, peak_bytes
+from zoo.device import peak_bytes
 from zoo.journal import seldom, tensorboard
 from zoo.judging import judge
 from zoo.learner import Learner
 from zoo.naming import pick
 from zoo.studies.controls import controls, controls_of, equal_steps, shuffles
 from zoo.studies.files import put
+from zoo.studies.locks import held
 from zoo.studies.oracles import noisy, wrong
 
 Line = dict[str, Any]  # of results.jsonl
@@ -65,7 +67,8 @@ class Study:
     diagnose: learners whose game is looked at, after the last round. None: that of all, after each.
     protocol: the name of the published one that this follows. notes: in what it does not, said on all that is written.
     controls: learners are joined by those of `zoo.studies.controls`. shuffle: and by themselves with shuffled scores.
-    threads: of each process; part of the study, since the order of sums is. settings: of single learners, by name.
+    devices: that train each fit together, None for one. threads: of each process; part of the study, since the order of
+    sums is. settings: of single learners, by name.
     """
 
     data: str
@@ -100,6 +103,7 @@ class Study:
     split: int = 0
     device: str = "auto"
     precision: str = "32-true"
+    devices: int | None = None
     threads: int | None = None
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -114,6 +118,7 @@ class Study:
             (self.groups and not self.noise, "groups say which classes a wrong answer mixes up; give noise, its share"),
             (not 0 <= self.label_cost < math.inf, f"label_cost={self.label_cost} must be finite, and 0 or more"),
             (not 0 < self.confidence <= 1, f"confidence={self.confidence} must be above 0, and at most 1"),
+            (self.devices is not None and self.devices < 1, f"devices={self.devices} must be at least 1"),
             (self.epochs is not None and not 0 < self.epochs < math.inf, f"epochs={self.epochs} must be above 0"),
             (self.seeds > 1 and not left, f"fixed={self.fixed} leaves nothing that differs between seeds; fix less"),
             (not self.learners, "no learner is named; `alzoo list` shows them"),
@@ -128,7 +133,7 @@ class Study:
         if twice := {name for name in self.learners if self.learners.count(name) > 1}:
             raise ValueError(f"learner {min(twice)!r} is named twice")
         for name, table in self.settings.items():
-            if common := table.keys() & {"name", "seed", "device", "precision"}:
+            if common := table.keys() & {"name", "seed", "device", "devices", "precision"}:
                 raise ValueError(f"{name}.{min(common)} cannot be set for one learner: all share it in a study")
             if self.epochs is not None and "steps" in table:
                 raise ValueError(f"{name}.steps is set, but epochs={self.epochs} says how many; give one of them")
@@ -195,7 +200,8 @@ class Study:
         ours = {"augment": augmentation(self.data, pool), "steps": steps(pool)} if plan["plan"] == "ours" else {}
         seeds = {use: self.seed(use, seed) for use in OWN}
         drawn = seeds if len({*seeds.values()}) > 1 else min(seeds.values())
-        return create(name, seed=drawn, device=self.device, precision=self.precision, **{**ours, **plan})
+        settings = {**ours, **plan, "devices": self.devices or 1}
+        return create(name, seed=drawn, device=self.device, precision=self.precision, **settings)
 
     def paced(self, learner: Learner, labels: int) -> Learner:
         """The learner, not fitted to these yet, with the steps it takes for that many labels."""
@@ -253,8 +259,9 @@ def prepare(study: Study) -> Study:
     }
     if study.epochs is not None:
         settings = {name: {key: table[key] for key in table if key != "steps"} for name, table in settings.items()}
-    threads = study.threads or max(1, (os.cpu_count() or 1) // len(cells(study)))
-    return replace(study, settings=settings, threads=threads)
+    devices = study.devices or 1
+    threads = study.threads or max(1, (os.cpu_count() or 1) // (len(cells(study)) * devices))
+    return replace(study, settings=settings, threads=threads, devices=devices if devices > 1 else None)
 
 
 def joined(study: Study, pool: Pool) -> Study:
@@ -281,14 +288,16 @@ def cells(study: Study) -> list[tuple[str, int]]:
 
 
 def run_cell(study: Study, out: Path, name: str, seed: int, done: list[Line], emit: Emit) -> None:
-    """The rounds of one learner with one seed that are not in `done` yet, each emitted as a record."""
+    """The rounds of one learner with one seed that are not in `done` yet, each emitted as a record.
+
+    Of several ranks all call this; the first one writes, and says what is written.
+    """
+    ranks = device.ranks(study.devices or 1)
     with hushed():  # `prepare` has said already what there is to say of the data
         pool, test = study.pool(seed)
     learner, at = study.learner(name, seed, pool), -1  # and the round it has been fitted to
     learner.begun = _begun.get(name)  # with another seed it may have been the same
-    pools = [pool]  # of each round
-    for record in done[1:]:
-        pools.append(told(pools[-1], record, made(out, name, seed, record["round"])))
+    pools = relived(pool, done, partial(made, out, name, seed))  # of each round
     ticks = sum(record["ticks"] for record in done)
 
     def file(number: int, kind: str) -> Path:
@@ -308,7 +317,7 @@ def run_cell(study: Study, out: Path, name: str, seed: int, done: list[Line], em
             snapshot=file(number, "snapshot"),
         )
         seconds, at = time.perf_counter() - start, number
-        if study.warm:
+        if study.warm and ranks.first:
             keep(learner, file(number, "safetensors"))
             file(number - 2, "safetensors").unlink(missing_ok=True)
         return seconds
@@ -316,25 +325,28 @@ def run_cell(study: Study, out: Path, name: str, seed: int, done: list[Line], em
     def recall(number: int) -> Learner:
         """The learner as that round left it: it is that still, or was kept in a file, or is trained again."""
         nonlocal at
-        if at != number and (kept := file(number, "safetensors")).exists():
-            learner.filled(*checkpoints.read(kept))
+        kept = file(number, "safetensors")
+        if at != number and (values := agreed(ranks, lambda: checkpoints.read(kept) if kept.exists() else None)):
+            learner.filled(*values)
             at = number
         elif at != number:
             fit(number)
         return learner
 
-    fabric(learner.device, learner.precision)  # imported and started before anything is timed
+    def asked(number: int) -> Asking:
+        """What is asked for in that round, and answered."""
+        images = made(out, name, seed, number)
+        asking = noted(file(number, "json"), lambda: ask(study, out, recall(number - 1), pools[-1], images), ranks)
+        pools.append(told(pools[-1], asdict(asking), images))
+        if ranks.first:
+            _contact_sheet(pools[-1], new(pools), out / "asked" / name / f"seed{seed}-round{number}.png")
+        return asking
+
+    device.fabric(learner.device, learner.precision)  # imported and started before anything is timed
     who = {"learner": name, "seed": seed}
-    with tensorboard(out / "tb" / name / f"seed{seed}") as write:
+    with tensorboard(out / "tb" / name / f"seed{seed}") if ranks.first else nullcontext(nowhere) as write:
         for number in range(len(done), study.rounds + 1):
-            asking = Asking(pool.rounds[0].tolist(), None, None, None)
-            if number > 0:
-                if not (note := file(number, "json")).exists():
-                    asking = ask(study, out, recall(number - 1), pools[-1], made(out, name, seed, number))
-                    put(note, json.dumps(asdict(asking)).encode())  # before it is used
-                asking = Asking(**json.loads(note.read_text()))
-                pools.append(told(pools[-1], asdict(asking), made(out, name, seed, number)))
-                _contact_sheet(pools[-1], new(pools), out / "asked" / name / f"seed{seed}-round{number}.png")
+            asking = asked(number) if number > 0 else Asking(pool.rounds[0].tolist(), None, None, None)
             with peak_bytes() as peak:
                 fit_seconds, most = fit(number, write), peak()
             ticks += learner.ticks
@@ -342,9 +354,12 @@ def run_cell(study: Study, out: Path, name: str, seed: int, done: list[Line], em
             stands = standing(study, name, learner, pools, test)
             write("al/accuracy", stands["accuracy"], stands["labels"])
             left_out = datasets.left_out(pool.names, study.leave_out, study.seed("initial", seed))
-            drawn = {**who, "round": number, "left_out": left_out, **asdict(asking)}
-            took = {"fit_seconds": round(fit_seconds, 4), "peak_bytes": most}
-            emit("record", {**drawn, **stands, **took, **provenance(), "notes": study.notes})
+            stands |= {"fit_seconds": round(fit_seconds, 4), "peak_bytes": most, **provenance(), "notes": study.notes}
+            emit("record", {**who, "round": number, "left_out": left_out, **asdict(asking), **stands})
+
+
+def nowhere(name: str, value: float, step: int) -> None:
+    """The journal of a rank that writes nothing."""
 
 
 _begun: dict[str, Any] = {}  # the pretext of each learner that this process was last busy with
@@ -360,6 +375,14 @@ def told(pool: Pool, asking: Line, images: Path) -> Pool:
     if asking.get("judged") is None:
         return pool.reveal(asking["asked"])
     return pool.reveal([]).admit(tensors(images.read_bytes())["images"], asking["judged"]["labels"])
+
+
+def relived(pool: Pool, done: list[Line], images: Callable[[int], Path]) -> list[Pool]:
+    """The pool of each round that there is a record of, and of the first one."""
+    pools = [pool]
+    for record in done[1:]:
+        pools.append(told(pools[-1], record, images(record["round"])))
+    return pools
 
 
 def new(pools: Sequence[Pool]) -> torch.Tensor:
@@ -406,6 +429,15 @@ class Asking:
     judged: Line | None  # where the images were made: their labels, and the ledger of who judged
 
 
+def noted(note: Path, asks: Callable[[], Asking], ranks: Ranks) -> Asking:
+    """What is asked, by a note that is written before anything is made of it: asked once, whatever happens then."""
+    if not agreed(ranks, note.exists):
+        asking = asks()
+        if ranks.first:
+            put(note, json.dumps(asdict(asking)).encode())
+    return Asking(**json.loads(agreed(ranks, note.read_text)))
+
+
 def ask(study: Study, out: Path, learner: Learner, pool: Pool, file: Path) -> Asking:
     """What a fitted learner asks for next. Images that it has made for it, and that got a label, go into a file."""
     start = time.perf_counter()
@@ -423,14 +455,15 @@ def ask(study: Study, out: Path, learner: Learner, pool: Pool, file: Path) -> As
 def classifier(study: Study, out: Path) -> Learner:
     """A plain network that knows all labels of the pool: it judges made images in place of a person."""
     path = out / "cells" / "judge.safetensors"
-    if path.exists():
-        return load(path, device=study.device)
-    pool, _ = study.pool(0)
-    augment = augmentation(study.data, pool)
-    judging = create("plain", seed=0, device=study.device, steps=steps(pool), augment=augment)
-    judging.fit(pool.reveal(pool.unlabeled), progress=False)
-    keep(judging, path)
-    return judging
+    with held(out / ".locks" / "judge", wait=True):  # whoever comes first trains it for all
+        if path.exists():
+            return load(path, device=study.device)
+        pool, _ = study.pool(0)
+        augment = augmentation(study.data, pool)
+        judging = create("plain", seed=0, device=study.device, steps=steps(pool), augment=augment)
+        judging.fit(pool.reveal(pool.unlabeled), progress=False)
+        keep(judging, path)
+        return judging
 
 
 def keep(learner: Learner, path: Path) -> None:

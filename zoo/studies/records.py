@@ -1,0 +1,56 @@
+"""The records of a study, written by one process or by many: one line of JSON each, in results.jsonl."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import defaultdict
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from zoo.studies.locks import held
+from zoo.studies.study import Line, Study, cells
+
+Cell = tuple[str, int]  # a learner and a seed
+
+
+def writing(out: Path) -> AbstractContextManager[bool]:
+    """Nobody else writes into what all share: results.jsonl, study.toml, the report. Waits for that, never long."""
+    return held(out / ".locks" / "writing", wait=True)
+
+
+def append(out: Path, record: Line) -> None:
+    """One more record, on the disk when this returns. What a killed process left of a line is cut off before it."""
+    with writing(out), (out / "results.jsonl").open("a+b") as file:
+        if end := file.tell():
+            file.seek(end - 1)
+            if file.read() != b"\n":
+                file.seek(0)
+                file.truncate(file.read().rfind(b"\n") + 1)
+        file.write(json.dumps(record).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def records(out: Path) -> defaultdict[Cell, list[Line]]:
+    """The records of each cell, as far as they follow one another from round 0, and but for a last line without end."""
+    done: defaultdict[Cell, list[Line]] = defaultdict(list)
+    path = out / "results.jsonl"
+    if not path.exists():
+        return done
+    *lines, _ = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            raise ValueError(f"{path}, line {number} is damaged. Delete that line and run the study again") from None
+        cell = done[record["learner"], record["seed"]]
+        if record["round"] == len(cell):
+            cell.append(record)
+    return done
+
+
+def unfinished(study: Study, out: Path) -> list[Cell]:
+    """The cells that lack a round."""
+    done = records(out)
+    return [cell for cell in cells(study) if len(done[cell]) <= study.rounds]
