@@ -352,9 +352,9 @@ def run_cell(study: Study, out: Path, name: str, seed: int, done: list[Line], em
     who = {"learner": name, "seed": seed}
     with tensorboard(out / "tb" / name / f"seed{seed}") if ranks.first else nullcontext(nowhere) as write:
         for number in range(len(done), study.rounds + 1):
-            asking = asked(number) if number > 0 else Asking(pool.rounds[0].tolist(), None, None, None)
-            with peak_bytes() as peak:
-                fit_seconds, most = fit(number, write), peak()
+            with peak_bytes() as peak:  # of the question and of the fit
+                asking = asked(number) if number > 0 else Asking(pool.rounds[0].tolist(), None, None, None)
+                took = {"fit_seconds": round(fit(number, write), 4), "peak_bytes": peak()}
             ticks += learner.ticks
             _begun[name] = learner.begun
             stands = standing(study, name, learner, pools, test)
@@ -362,12 +362,8 @@ def run_cell(study: Study, out: Path, name: str, seed: int, done: list[Line], em
             if seed == 0 and number == study.rounds:
                 maps.draw(learner, pools[-1], maps.place(out, name, seed) if ranks.first else None)
             left_out = datasets.left_out(pool.names, study.leave_out, study.seed("initial", seed))
-            stands |= {"fit_seconds": round(fit_seconds, 4), "peak_bytes": most, **provenance(), "notes": study.notes}
-            emit("record", {**who, "round": number, "left_out": left_out, **asdict(asking), **stands})
-
-
-def nowhere(name: str, value: float, step: int) -> None:
-    """The journal of a rank that writes nothing."""
+            drawn = {**who, "round": number, "left_out": left_out, **asdict(asking)}
+            emit("record", {**drawn, **stands, **took, **provenance(), "notes": study.notes})
 
 
 def nowhere(name: str, value: float, step: int) -> None:
