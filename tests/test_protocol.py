@@ -20,7 +20,7 @@ from trainers.seeds import Seeds, key
 from zoo import catalogue, datasets, testing
 from zoo.cli import main
 from zoo.entry import never
-from zoo.studies import engine, measures
+from zoo.studies import cell, engine, measures
 from zoo.studies import study as studies
 from zoo.studies.gains import gain_split
 from zoo.studies.oracles import Noisy, among, noisy, wrong
@@ -413,7 +413,7 @@ def test_a_warm_round_starts_from_the_last_ones_networks(tmp_path: Path, plain: 
             if record["round"]:
                 pool = pool.reveal(record["asked"])
                 learner = learner.warm().fit(pool)
-            assert record["network"] == studies.digest(learner)
+            assert record["network"] == cell.digest(learner)
     cold = [r["network"] for r in plain]
     assert [a == r["network"] for a, r in zip(cold, records, strict=True)] == [r["round"] == 0 for r in records]
 
@@ -439,9 +439,9 @@ def fragile(monkeypatch: pytest.MonkeyPatch, moments: int) -> None:
         return guarded
 
     monkeypatch.setattr(engine, "_watching", watching)
-    monkeypatch.setattr(studies, "put", around(studies.put))
-    monkeypatch.setattr(studies, "keep", around(studies.keep))
-    monkeypatch.setattr(studies, "seldom", lambda watch: watch)
+    monkeypatch.setattr(cell, "put", around(cell.put))
+    monkeypatch.setattr(cell, "keep", around(cell.keep))
+    monkeypatch.setattr(cell, "seldom", lambda watch: watch)
     monkeypatch.setattr("zoo.learner.Snapshots", lambda path, owner, _: Snapshots(path, owner, 0))
 
 

@@ -18,7 +18,7 @@ from test_cli import Result, alzoo, refused
 
 import zoo
 from zoo import datasets
-from zoo.studies import engine, measures, report, reproduce
+from zoo.studies import cell, engine, measures, report, reproduce
 from zoo.studies import study as studies
 from zoo.studies.reproduce import Published, protocols
 from zoo.studies.study import Study
@@ -195,7 +195,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Path]:
     where = tmp_path_factory.mktemp("reproduced")
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("ALZOO_HOME", str(where / "home"))
-        patched.setattr(studies, "steps", lambda _: 5)
+        for where in (studies, cell):
+            patched.setattr(where, "steps", lambda _: 5)
         data = f"folder:{digits(where / 'data')}"
         said = alzoo("reproduce", "gaal-mnist57", "--data", data, "--out", where / "out", *SMALL, *GAN)
     assert said.exit_code == 0, said.output
@@ -293,7 +294,8 @@ def ran(study: Study, out: Path) -> list[dict[str, Any]]:
 
 
 def test_made_images_are_judged_and_admitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(studies, "steps", lambda _: 5)
+    for where in (studies, cell):
+        monkeypatch.setattr(where, "steps", lambda _: 5)
     first, second, third = ran(synthesizing(), tmp_path / "out")
     assert (first["judged"], len(first["asked"])) == (None, 10)
     assert [record["labels"] for record in (first, second, third)] == [10, 14, 18]
@@ -310,7 +312,8 @@ def test_made_images_are_judged_and_admitted(tmp_path: Path, monkeypatch: pytest
 
 
 def test_what_a_judge_rejects_gets_no_label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(studies, "steps", lambda _: 1)  # it knows too little to be sure
+    for where in (studies, cell):  # it knows too little to be sure
+        monkeypatch.setattr(where, "steps", lambda _: 1)
     records = ran(synthesizing(confidence=1.0), tmp_path / "out")
     assert [record["labels"] for record in records] == [10, 10, 10]
     assert [record["judged"]["rejected"] for record in records[1:]] == [4, 4]
@@ -325,17 +328,18 @@ def test_the_nearest_real_image_may_judge(tmp_path: Path) -> None:
 
 
 def test_a_study_with_made_images_is_killed_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(studies, "steps", lambda _: 5)
+    for where in (studies, cell):
+        monkeypatch.setattr(where, "steps", lambda _: 5)
     whole = ran(synthesizing(), tmp_path / "whole")
-    out, told = tmp_path / "killed", studies.told
+    out, told = tmp_path / "killed", cell.told
 
     def killed(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(studies, "told", killed)  # what is asked is noted, and not yet used
+    monkeypatch.setattr(cell, "told", killed)  # what is asked is noted, and not yet used
     with pytest.raises(KeyboardInterrupt):
         engine.run(synthesizing(), out, workers=1)
-    monkeypatch.setattr(studies, "told", told)
+    monkeypatch.setattr(cell, "told", told)
     assert ran(synthesizing(), out) == whole
     (out / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines(out)[:2]))
     assert ran(synthesizing(), out) == whole
@@ -362,13 +366,13 @@ def test_a_pretext_is_made_once_for_seeds_that_would_make_the_same(
 
     monkeypatch.setitem(zoo.catalogue.entries(), "gaal", replace(own, pretext=pretext))
     study = synthesizing(judge="nearest", rounds=1, seeds=2)
-    monkeypatch.setattr(studies, "_begun", {})
+    monkeypatch.setattr(cell, "_begun", {})
     shared = ran(replace(study, fixed=("networks", "batches")), tmp_path / "shared")
     assert len(made) == 1
-    monkeypatch.setattr(studies, "_begun", {})
+    monkeypatch.setattr(cell, "_begun", {})
     ran(study, tmp_path / "own")
     assert len(made) == 3
-    monkeypatch.setattr(studies, "_begun", {})
+    monkeypatch.setattr(cell, "_begun", {})
     again = replace(study, fixed=("networks", "batches"))
     alone = [r for r in ran(replace(again, seeds=2), tmp_path / "again") if r["seed"] == 1]
     assert alone == [r for r in shared if r["seed"] == 1]

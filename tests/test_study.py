@@ -22,7 +22,7 @@ import torch
 
 import zoo
 from trainers.run import Snapshots
-from zoo.studies import engine, files
+from zoo.studies import cell, engine, files
 from zoo.studies import study as studies
 from zoo.studies.study import Study
 
@@ -372,10 +372,10 @@ def fragile(monkeypatch: pytest.MonkeyPatch, moments: int) -> None:
         whole(path, content)
         moment()
 
-    whole = studies.put
+    whole = cell.put
     monkeypatch.setattr(engine, "_watching", watching)
-    monkeypatch.setattr(studies, "put", noting)
-    monkeypatch.setattr(studies, "seldom", lambda watch: watch)
+    monkeypatch.setattr(cell, "put", noting)
+    monkeypatch.setattr(cell, "seldom", lambda watch: watch)
     monkeypatch.setattr("zoo.learner.Snapshots", lambda path, owner, _: Snapshots(path, owner, 0))
 
 

@@ -106,7 +106,7 @@ def timed(act: Act) -> tuple[float, float, float]:
 
 def record(figures: Iterable[Figure]) -> dict[str, Any]:
     """What a file of figures says: the figures, and what they were measured on."""
-    from zoo.studies.study import provenance
+    from zoo.studies.provenance import provenance
 
     return {
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",

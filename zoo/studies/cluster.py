@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 
+from zoo.studies.cell import Emit, run_cell
 from zoo.studies.records import Cell, records
-from zoo.studies.study import Emit, Line, Study, run_cell
+from zoo.studies.study import Line, Study
 
 
 def library() -> Any:

@@ -32,10 +32,11 @@ from trainers.ranks import ALONE, Ranks, agreed
 from zoo.device import meeting
 from zoo.naming import pick
 from zoo.studies import cluster
+from zoo.studies.cell import Emit, run_cell
 from zoo.studies.files import put
 from zoo.studies.locks import held
 from zoo.studies.records import Cell, append, records, unfinished, writing
-from zoo.studies.study import Emit, Line, Study, cells, prepare, run_cell
+from zoo.studies.study import Line, Study, cells, prepare
 
 if TYPE_CHECKING:
     from multiprocessing.queues import Queue
