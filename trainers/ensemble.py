@@ -41,9 +41,7 @@ def train(
 
 
 @one_copy
-def alone(
-    run: Run, pool: Pool, plan: Plan, *, trunk: nn.Module, head: nn.Module, members: Sequence[nn.Module]
-) -> None:
+def alone(run: Run, pool: Pool, plan: Plan, *, trunk: nn.Module, head: nn.Module, members: Sequence[nn.Module]) -> None:
     """Each on its own: its own start, its own batches."""
     supervised.train(run, pool, plan, trunk=trunk, head=head)
     for i, member in enumerate(members, 1):

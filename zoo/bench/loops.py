@@ -144,7 +144,9 @@ def agree(name: str, play: Play, precision: str) -> None:
     )
     run = play.run(pool, released.plainly(play.build()), FULL)
     with torch.random.fork_rng():
-        theirs = released.FIRST[play.entry](mirror, play.plan, run, lambda stage: reseed(run.device, 0, "step", 1, stage, 0))
+        theirs = released.FIRST[play.entry](
+            mirror, play.plan, run, lambda stage: reseed(run.device, 0, "step", 1, stage, 0)
+        )
     for what, value in theirs.items():
         if abs(seen[what] - value.item()) > near * max(1.0, abs(seen[what])):
             raise RuntimeError(f"bench: {name}: {what} is {seen[what]:.6g} in ours and {value.item():.6g} as released")

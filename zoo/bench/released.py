@@ -158,15 +158,19 @@ def waal(parts: Parts, plan: Any, ratio: float) -> Step:
 def waal_game(parts: Parts, plan: Any, ratio: float) -> Callable[..., Losses]:
     trunk, head, layers = parts["trunk"], parts["head"], parts["critic"]
     critic = nn.Sequential(layers.get_submodule("hidden"), nn.ReLU(), layers.get_submodule("out"), nn.Sigmoid())
-    trunk_step, head_step, critic_step = (SGD(net.parameters(), plan.lr, plan.momentum) for net in (trunk, head, critic))
+    trunk_step, head_step, critic_step = (
+        SGD(net.parameters(), plan.lr, plan.momentum) for net in (trunk, head, critic)
+    )
 
     def apart(z_u: Tensor, z_x: Tensor) -> Tensor:
-        return critic(z_u).mean() - ratio * critic(z_x).mean()
+        far: Tensor = critic(z_u).mean() - ratio * critic(z_x).mean()
+        return far
 
     def steep(z_u: Tensor, z_x: Tensor, share: Tensor) -> Tensor:
         at = torch.cat([z_u + share * (z_x - z_u), z_u, z_x]).requires_grad_()
         (slope,) = torch.autograd.grad(critic(at).sum(), at, create_graph=True)
-        return (slope.norm(dim=1) - 1).square().mean()
+        far: Tensor = (slope.norm(dim=1) - 1).square().mean()
+        return far
 
     def step(x: Tensor, y: Tensor, u: Tensor, shares: Callable[[], Tensor]) -> Losses:
         critic.requires_grad_(False)
