@@ -149,13 +149,13 @@ def layer() -> tuple[nn.Module, torch.optim.Optimizer]:
 
 def stepping(steps: int) -> Act:
     """A loop of our own kind, with everything that a step may leave behind."""
-    pool = made_up(1024)
+    pool, folder = made_up(1024), TemporaryDirectory()
+    kept = Snapshots(Path(folder.name) / "kept", "bench")
+    run = Run(pool, journal=lambda *_: None, watch=seldom(lambda *_: None), snapshots=kept)
+    net, optimizer = run.setup(*layer())
 
     def act() -> None:
-        with TemporaryDirectory() as folder:
-            kept = Snapshots(Path(folder) / "kept", "bench")
-            run = Run(pool, journal=lambda *_: None, watch=seldom(lambda *_: None), snapshots=kept)
-            net, optimizer = run.setup(*layer())
+        with folder:
             for _, (x, y) in zip(run.steps(steps), run.stream(pool.labeled, 32), strict=False):
                 loss = F.cross_entropy(net(x), y)
                 optimizer.zero_grad()
@@ -169,9 +169,9 @@ def stepping(steps: int) -> Act:
 def by_hand(steps: int) -> Act:
     """The same images through the same layer, and nothing else."""
     pool, chance = made_up(1024), torch.Generator().manual_seed(0)
+    net, optimizer = layer()
 
     def act() -> None:
-        net, optimizer = layer()
         for step in range(steps):
             if step % 32 == 0:
                 order = torch.randperm(len(pool), generator=chance)
