@@ -38,7 +38,7 @@ def test_the_number_of_threads_is_the_callers_again():
 
 
 def test_images_that_differ_are_found_out(monkeypatch):
-    monkeypatch.setattr(data, "augmented", lambda: lambda image: torch.zeros(3, 32, 32))
+    monkeypatch.setattr(data, "augmented", lambda: lambda _: torch.zeros(3, 32, 32))
     with pytest.raises(RuntimeError, match="not show the same images"):
         data.agree(data.made_up(32))
 
@@ -50,7 +50,7 @@ def test_a_loop_that_plays_another_game_is_found_out(monkeypatch, entry, nets):
         loops.agree("a game", loops.Play(entry=entry, nets=nets, batch=4), loops.FULL)
 
 
-def test_a_penalty_elsewhere_is_found_out(monkeypatch):
+def test_another_critic_is_found_out():
     play = loops.Play(entry="waal", nets={"trunk": "small", "width": 4, "critic_output": "linear"}, batch=4)
     with pytest.raises(RuntimeError, match="in ours"):
         loops.agree("a linear critic beside a sigmoid", play, loops.FULL)

@@ -42,17 +42,17 @@ def one_copy(train: Callable[P, None]) -> Callable[P, None]:
 def collapsed(net: nn.Module) -> Iterator[None]:
     """Inside, every layer of the net that is not frozen and has `copies` above one is a `OneCopy` of itself."""
     found = [
-        (parent, name, layer)
+        (parent, name, layer, copies)
         for parent in net.modules()
         for name, layer in parent.named_children()
-        if isinstance(layer, nn.Linear) and getattr(layer, "copies", 1) > 1 and layer.weight.requires_grad
+        if isinstance(layer, nn.Linear) and layer.weight.requires_grad and (copies := getattr(layer, "copies", 1)) > 1
     ]
-    for parent, name, layer in found:
-        setattr(parent, name, OneCopy(layer, int(layer.copies)))
+    for parent, name, layer, copies in found:
+        setattr(parent, name, OneCopy(layer, copies))
     try:
         yield
     finally:
-        for parent, name, layer in found:
+        for parent, name, layer, _ in found:
             getattr(parent, name).spread_over(layer.weight)
             setattr(parent, name, layer)
 

@@ -1,8 +1,8 @@
-"""Batches of images: ours beside torch's DataLoader over PIL images, as the released code of VAAL and TA-VAAL has it."""
+"""Batches of images: ours beside torch's DataLoader over PIL images, as released code has it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any
@@ -25,31 +25,21 @@ def cases(*, threads: int = 1, quick: bool = False) -> list[Case]:
     images = 512 if quick else IMAGES
     pool = made_up(images)
     work = f"{images:,} images 3x32x32 in batches of {BATCH}, {threads} thread{'s' * (threads > 1)}"
+
+    def case(name: str, own: Callable[[], object], steps: tuple[str, ...], required: float) -> Case:
+        forms = {"ours": own, "DataLoader": lambda: drain(loader(pool, augmented(*steps)))}
+        return Case(
+            name=name,
+            work=work,
+            forms={form: (lambda act=act: on(threads, act)) for form, act in forms.items()},  # type: ignore[misc]
+            check=lambda: agree(pool),
+            required={"DataLoader": required} if required else {},
+        )
+
     return [
-        Case(
-            name=f"batches, {words}",
-            work=work,
-            forms={
-                "ours": lambda augment=augment: on(threads, lambda: drain(batches(pool, augment))),
-                "DataLoader": lambda steps=steps: on(threads, lambda: drain(loader(pool, augmented(*steps)))),
-            },
-            check=lambda: agree(pool),
-            required={"DataLoader": required},
-        )
-        for words, augment, steps, required in (
-            ("flip", "flip", ("flip",), 18.0),
-            ("flip and crop", "flip+shift", ("flip", "crop"), 30.0),
-        )
-    ] + [
-        Case(
-            name="batches, as they are",
-            work=work,
-            forms={
-                "ours": lambda: on(threads, lambda: seen(pool)),
-                "DataLoader": lambda: on(threads, lambda: drain(loader(pool, augmented()))),
-            },
-            check=lambda: agree(pool),
-        )
+        case("batches, flip", lambda: drain(batches(pool, "flip")), ("flip",), 18),
+        case("batches, flip and crop", lambda: drain(batches(pool, "flip+shift")), ("flip", "crop"), 30),
+        case("batches, as they are", lambda: seen(pool), (), 0),
     ]
 
 

@@ -163,12 +163,14 @@ def waal_game(parts: Parts, plan: Any, ratio: float) -> Callable[..., Losses]:
     )
 
     def apart(z_u: Tensor, z_x: Tensor) -> Tensor:
-        return critic(z_u).mean() - ratio * critic(z_x).mean()
+        far: Tensor = critic(z_u).mean() - ratio * critic(z_x).mean()
+        return far
 
     def steep(z_u: Tensor, z_x: Tensor, share: Tensor) -> Tensor:
         at = torch.cat([z_u + share * (z_x - z_u), z_u, z_x]).requires_grad_()
         (slope,) = torch.autograd.grad(critic(at).sum(), at, create_graph=True)
-        return (slope.norm(dim=1) - 1).square().mean()
+        far: Tensor = (slope.norm(dim=1) - 1).square().mean()
+        return far
 
     def step(x: Tensor, y: Tensor, u: Tensor, shares: Callable[[], Tensor]) -> Losses:
         critic.requires_grad_(False)

@@ -1,4 +1,4 @@
-"""A round of a study beside a plain script, what a step's machinery costs, members at once, and how long a start takes."""
+"""A round beside a plain script, what a step's machinery costs, members at once, and how long a start takes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from copy import deepcopy
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -76,21 +77,22 @@ def cases(*, threads: int = 1, quick: bool = False) -> list[Case]:
     ]
 
 
-def ask(settings: dict[str, object]) -> Tensor:
+def ask(settings: dict[str, Any]) -> Tensor:
     pool, _ = zoo.data("digits", initial=40, seed=0)
     learner = zoo.create("vaal", seed=0, **settings).fit(pool, progress=False)
     return learner.select(pool, 20).indices
 
 
-def script(settings: dict[str, object]) -> Tensor:
+def script(settings: dict[str, Any]) -> Tensor:
     """The same by hand: no run, no scan, no Fabric; the same random numbers, so that it asks for the same images."""
     pool, _ = zoo.data("digits", initial=40, seed=0)
     learner = zoo.create("vaal", seed=0, **settings)
     plan, parts = learner.loop, learner.build(pool.shape, pool.classes, 1)
-    parts.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    parts.to(memory_format=torch.channels_last)
     net, vae, critic = nn.Sequential(parts["trunk"], parts["head"]), parts["vae"], parts["critic"]
     task_step = SGD(net.parameters(), plan.lr, 0.9, weight_decay=plan.weight_decay, nesterov=True, fused=True)
     vae_step, critic_step = (Adam(part.parameters(), plan.lr_game, fused=True) for part in (vae, critic))
+    encoder = vae.get_submodule("encoder")
     own, labeled, unlabeled = (
         shuffled(number, indices, plan.batch)
         for number, indices in enumerate((pool.labeled, pool.labeled, pool.unlabeled))
@@ -109,12 +111,12 @@ def script(settings: dict[str, object]) -> Tensor:
             rebuild = elbo(x, recon_x, mu_x, logvar_x, 1) + elbo(u, recon_u, mu_u, logvar_u, 1)
             move(vae_step, rebuild + 2 * says(critic(mu), labeled=True))
             with torch.no_grad():
-                mu, _ = vae.encoder(torch.cat([x, u]))
+                mu, _ = encoder(torch.cat([x, u]))
             logit_x, logit_u = critic(mu).chunk(2)
             move(critic_step, says(logit_x, labeled=True) + says(logit_u, labeled=False))
     parts.eval()
     with torch.no_grad():
-        logits = [critic(vae.encoder(normal(pool.images[i]))[0]) for i in pool.unlabeled.split(1024)]
+        logits = [critic(encoder(normal(pool.images[i]))[0]) for i in pool.unlabeled.split(1024)]
     return pool.unlabeled[torch.cat(logits).sort(stable=True).indices[:20]]
 
 
@@ -135,7 +137,7 @@ def move(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     optimizer.step()
 
 
-def same_round(settings: dict[str, object]) -> None:
+def same_round(settings: dict[str, Any]) -> None:
     if not torch.equal(ask(settings), script(settings)):
         raise RuntimeError("bench: a round of vaal and the plain script do not ask for the same images")
 
@@ -147,13 +149,13 @@ def layer() -> tuple[nn.Module, torch.optim.Optimizer]:
 
 def stepping(steps: int) -> Act:
     """A loop of our own kind, with everything that a step may leave behind."""
-    pool = made_up(1024)
+    pool, folder = made_up(1024), TemporaryDirectory()
+    kept = Snapshots(Path(folder.name) / "kept", "bench")
+    run = Run(pool, journal=lambda *_: None, watch=seldom(lambda *_: None), snapshots=kept)
+    net, optimizer = run.setup(*layer())
 
     def act() -> None:
-        with TemporaryDirectory() as folder:
-            kept = Snapshots(Path(folder) / "kept", "bench")
-            run = Run(pool, journal=lambda *_: None, watch=seldom(lambda *_: None), snapshots=kept)
-            net, optimizer = run.setup(*layer())
+        with folder:
             for _, (x, y) in zip(run.steps(steps), run.stream(pool.labeled, 32), strict=False):
                 loss = F.cross_entropy(net(x), y)
                 optimizer.zero_grad()
@@ -167,9 +169,9 @@ def stepping(steps: int) -> Act:
 def by_hand(steps: int) -> Act:
     """The same images through the same layer, and nothing else."""
     pool, chance = made_up(1024), torch.Generator().manual_seed(0)
+    net, optimizer = layer()
 
     def act() -> None:
-        net, optimizer = layer()
         for step in range(steps):
             if step % 32 == 0:
                 order = torch.randperm(len(pool), generator=chance)
@@ -190,7 +192,7 @@ class Batched(nn.Module):
 
     def __init__(self, members: list[nn.Module]) -> None:
         super().__init__()
-        parameters, self.running = stack_module_state(members)  # type: ignore[arg-type]
+        parameters, self.running = stack_module_state(members)
         self.names = list(parameters)
         self.weights = nn.ParameterList(parameters.values())
         self.base = [deepcopy(members[0]).to("meta")]  # in a list, it is no part
@@ -209,7 +211,7 @@ def backward(net: nn.Module, times: int) -> Callable[[], None]:
     def act() -> None:
         for _ in range(times):
             net.zero_grad()
-            sum(F.cross_entropy(logits, y) for logits in net(x)).backward()  # type: ignore[union-attr]
+            torch.stack([F.cross_entropy(logits, y) for logits in net(x)]).sum().backward()
 
     return act
 

@@ -37,7 +37,7 @@ def vgg16_bn(shape: Shape) -> nn.Sequential:
 
 
 class Copied(nn.Linear):
-    """A linear layer whose input (b i) holds each value `copies` times in a row; one of them meets the sum of weights."""
+    """A linear layer whose input (b i) holds each value `copies` times in a row: one meets the sum of weights."""
 
     def __init__(self, i: int, o: int, copies: int) -> None:
         super().__init__(i, o)
