@@ -6,6 +6,7 @@ its range over the rounds, and ratios are taken within a round, so that what els
 
 from __future__ import annotations
 
+import gc
 import platform
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -26,7 +27,9 @@ class Case:
 
     name: "kcenter". work: its size, in words. forms: by name, each makes ready what is not timed and gives the act that
     is. check: raises RuntimeError where the forms do not answer alike. share: how much of the work a form does, where
-    the whole would take too long and every part takes as long (1,000 picks, of which it makes 50: 0.05).
+    the whole would take too long and every part takes as long (1,000 picks, of which it makes 50: 0.05); 10 where the
+    work is so small that it is done ten times.
+    required: how many times as long as ours a form has to take. within: how many MiB ours may take.
     """
 
     name: str
@@ -34,6 +37,8 @@ class Case:
     forms: Mapping[str, Callable[[], Act]]
     check: Callable[[], None] = lambda: None
     share: Mapping[str, float] = field(default_factory=dict)
+    required: Mapping[str, float] = field(default_factory=dict)
+    within: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +46,8 @@ class Figure:
     """What one form of a case took, over the rounds.
 
     seconds, least, most: median and range, of the whole work; cpu: the median of the process's own seconds. mib: the
-    median of the memory on top of what lay there. ratio: its seconds over ours in the same round, median and range;
-    None for our own.
+    most memory on top of what lay there. ratio: its seconds over ours in the same round, median and range; None for our
+    own. required, within: what the case asks of it.
     """
 
     case: str
@@ -55,14 +60,29 @@ class Figure:
     mib: float
     share: float
     ratio: tuple[float, float, float] | None
+    required: float | None
+    within: float | None
+
+    @property
+    def missed(self) -> str:
+        """What the figure falls short of, in words; nothing where it does not."""
+        if self.ratio is not None and self.required is not None and self.ratio[0] < self.required:
+            return f"{self.case}: {self.form} takes {self.ratio[0]:g} times as long as ours; {self.required:g} required"
+        if self.within is not None and self.mib > self.within:
+            return f"{self.case}: {self.form} takes {self.mib:g} MiB; at most {self.within:g} required"
+        return ""
 
 
-def measure(cases: Iterable[Case], rounds: int = 3) -> list[Figure]:
-    """Every case: checked, then all forms in turn, so many times. Raises RuntimeError where forms do not agree."""
-    return [figure for case in cases for figure in _figures(case, rounds)]
+def measure(cases: Iterable[Case], rounds: int = 3, watch: Callable[[str], None] = lambda _: None) -> list[Figure]:
+    """Every case: checked, then all forms in turn, so many times. Raises RuntimeError where forms do not agree.
+
+    watch: is told what comes next.
+    """
+    return [figure for case in cases for figure in _figures(case, rounds, watch)]
 
 
-def _figures(case: Case, rounds: int) -> list[Figure]:
+def _figures(case: Case, rounds: int, watch: Callable[[str], None]) -> list[Figure]:
+    watch(f"{case.name}, {case.work}")
     case.check()
     took: dict[str, list[tuple[float, float, float]]] = {form: [] for form in case.forms}
     for _ in range(rounds):
@@ -83,9 +103,11 @@ def _figures(case: Case, rounds: int) -> list[Figure]:
             least=_short(min(seconds)),
             most=_short(max(seconds)),
             cpu=_short(median(cpus)),
-            mib=round(median(mibs), 1),
+            mib=round(max(mibs), 1),
             share=case.share.get(form, 1.0),
             ratio=(_short(median(ratios)), _short(min(ratios)), _short(max(ratios))) if number else None,
+            required=case.required.get(form),
+            within=None if number else case.within,
         )
         found.append(figure)
     return found
@@ -93,6 +115,7 @@ def _figures(case: Case, rounds: int) -> list[Figure]:
 
 def timed(act: Act) -> tuple[float, float, float]:
     """Seconds, the process's own seconds, and MiB at the peak over what lay there before."""
+    gc.collect()
     with peak_bytes() as peak:
         before, cpu, start = peak(), time.process_time(), time.perf_counter()
         act()

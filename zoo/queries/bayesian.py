@@ -16,7 +16,8 @@ from zoo.query import Query
 from zoo.scan import Asked, Scan, top
 
 DROPOUT = MappingProxyType({"dropout": 0.5})
-BLOCK, CONFIGURATIONS = 32, 4096  # candidates of batch_bald, and configurations, that are looked at together
+TINY = 1e-30  # of its own logarithm, so that 0 log 0 = 0
+BLOCK, CONFIGURATIONS = 32, 1024  # candidates of batch_bald, and configurations, that are looked at together
 
 
 @dataclass(frozen=True)
@@ -166,12 +167,12 @@ def jointly(p: Tensor, n: int, configurations: int, chance: Generator) -> tuple[
 
 def told(p: Tensor, weight: Tensor, w: Tensor) -> Tensor:
     """The entropy of each candidate's label (b t k) given the labels of those asked, in nats (b,)."""
-    b, _, k = p.shape
     flat = rearrange(p, "b t k -> t (b k)")
-    total = p.new_zeros(b)
+    total = flat.new_zeros(flat.shape[1])
     for a, some in zip(weight.split(CONFIGURATIONS), w.split(CONFIGURATIONS), strict=True):
-        total += a @ entropy(rearrange(some @ flat, "c (b k) -> c b k", k=k))
-    return total
+        joint = some @ flat  # (c, b k)
+        total -= a @ joint.clamp(min=TINY).log_().mul_(joint)  # summed over c first: a product, and no small sums
+    return total.view(len(p), -1).sum(1)
 
 
 def extended(weight: Tensor, w: Tensor, p: Tensor, most: int, chance: Generator) -> tuple[Tensor, Tensor]:

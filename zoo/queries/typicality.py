@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from zoo.queries.geometry import Points, blocks, in_turn, kmeans, looks, nearest, squared
+from zoo.queries.geometry import Points, blocks, gaps, in_turn, kmeans, looks, squared
 from zoo.query import Query
 from zoo.scan import Asked, Scan
 
@@ -71,7 +71,7 @@ def ask_probcover(
     chance = scan.generator("probcover")
     reach = delta or purest(torch.cat([known, x]), max(2, scan.pool.classes), purity, sample, chance)
     new = Points.of(x)
-    bare = nearest(new, Points.of(known))[0] >= reach**2
+    bare = gaps(new, Points.of(known)) >= reach**2
     degree = torch.maximum(neighbours(new, new[bare], reach), bare.long())  # each covers itself
     positions, covers = [], []
     for _ in range(n):
