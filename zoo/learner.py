@@ -25,7 +25,7 @@ from zoo.naming import whole
 from zoo.nets.common import Shape
 from zoo.nets.trunk import freeze
 from zoo.parts import adopt, placed, put
-from zoo.query import Query
+from zoo.query import Query, affordable
 from zoo.scan import Scan, dropouts, evaluating
 from zoo.selection import Selection
 
@@ -78,12 +78,14 @@ class Learner:
         journal: a folder for TensorBoard, or a function (name, value, step). progress: a bar on a terminal, or a
         function (stage, step, steps). snapshot: a file to keep the fit in while it goes on; the same call finds it
         there and goes on, and removes it in the end.
-        Raises ValueError without a label, trainers.run.Diverged when a loss is no number any more.
+        Raises ValueError without a label or with more images than the query takes, trainers.run.Diverged when a loss
+        is no number any more.
         """
         if not isinstance(pool, Pool):
             raise TypeError(f"fit takes a zoo.Pool, not {type(pool).__name__}: zoo.Pool.of(images, targets, classes)")
         if not len(pool.labeled):
             raise ValueError(f"{self.name} cannot fit: the pool has no labeled image. Reveal some first")
+        affordable(self.query, len(pool.unlabeled), self.query_settings)
         path = None if snapshot is None else Path(snapshot)
         with (
             seeded(torch.device(self.device), self.seed, "fit", len(pool.rounds)),
@@ -163,6 +165,7 @@ class Learner:
             raise ValueError(f"asked for {n} images; ask for at least 1")
         if n > (u := len(pool.unlabeled)):
             raise ValueError(f"asked for {n} images, but only {u} are unlabeled")
+        affordable(self.query, u, self.query_settings)
         answer = self.query.ask(self.scan(pool), n, **self.query_settings)
         if answer.images is not None:
             return Selection(

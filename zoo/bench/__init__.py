@@ -9,8 +9,10 @@ from __future__ import annotations
 import gc
 import platform
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from importlib import import_module
 from statistics import median
 from typing import Any
 
@@ -19,6 +21,7 @@ import torch
 from zoo.device import peak_bytes
 
 Act = Callable[[], object]
+ROOMS = ("data", "loops", "queries", "study")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +42,23 @@ class Case:
     share: Mapping[str, float] = field(default_factory=dict)
     required: Mapping[str, float] = field(default_factory=dict)
     within: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Growth:
+    """What one query took on pools of growing size.
+
+    seconds: by the number of unlabeled images, as text; of sizes that were not tried, `note` says why. mib: on top of
+    the features, on the largest. exponent: of the line through the logarithms.
+    """
+
+    query: str
+    cost: str
+    work: str
+    seconds: dict[str, float]
+    mib: float
+    exponent: float | None
+    note: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,15 +113,15 @@ def _figures(case: Case, rounds: int, watch: Callable[[str], None]) -> list[Figu
     ours = [seconds for seconds, _, _ in next(iter(took.values()))]
     found = []
     for number, (form, values) in enumerate(took.items()):
-        seconds, cpus, mibs = (list(column) for column in zip(*values, strict=True))
-        ratios = [theirs / own for theirs, own in zip(seconds, ours, strict=True)]
+        each, cpus, mibs = (list(column) for column in zip(*values, strict=True))
+        ratios = [theirs / own for theirs, own in zip(each, ours, strict=True)]
         figure = Figure(
             case=case.name,
             work=case.work,
             form=form,
-            seconds=_short(median(seconds)),
-            least=_short(min(seconds)),
-            most=_short(max(seconds)),
+            seconds=_short(median(each)),
+            least=_short(min(each)),
+            most=_short(max(each)),
             cpu=_short(median(cpus)),
             mib=round(max(mibs), 1),
             share=case.share.get(form, 1.0),
@@ -125,7 +145,40 @@ def timed(act: Act) -> tuple[float, float, float]:
         return seconds, cpu, max(0, peak() - before) / 2**20
 
 
-def record(figures: Iterable[Figure]) -> dict[str, Any]:
+def everything(
+    what: str | None,
+    names: Sequence[str] = (),
+    packages: bool = False,
+    rounds: int = 3,
+    watch: Callable[[str], None] = lambda _: None,
+) -> list[Figure]:
+    """The figures of "data", "loops", "queries" or "study", or of all of them (None).
+
+    names, packages: of queries, only these; other people's packages, too.
+    """
+    figures = []
+    for each in ROOMS if what is None else (what,):
+        of_queries = {"names": tuple(names), "packages": packages} if each == "queries" else {}
+        figures += measure(import_module(f"zoo.bench.{each}").cases(**of_queries), rounds, watch)
+    return figures
+
+
+@contextmanager
+def threads(n: int) -> Iterator[None]:
+    """So many threads inside, for torch and for what numpy, scipy and scikit-learn multiply with."""
+    import sklearn.utils.extmath  # noqa: F401 (only what is loaded can be told)
+    from threadpoolctl import threadpool_limits
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        with threadpool_limits(n):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def record(figures: Iterable[Figure], grown: Iterable[Growth] = ()) -> dict[str, Any]:
     """What a file of figures says: the figures, and what they were measured on."""
     from zoo.studies.study import provenance
 
@@ -133,6 +186,7 @@ def record(figures: Iterable[Figure]) -> dict[str, Any]:
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
         **{name: value for name, value in provenance().items() if name in ("versions", "commit")},
         "figures": [asdict(figure) for figure in figures],
+        "growth": [asdict(each) for each in grown],
     }
 
 

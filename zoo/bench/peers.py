@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from contextlib import redirect_stderr
 from importlib.util import find_spec
+from io import StringIO
 from types import SimpleNamespace
 
 import numpy as np
@@ -53,7 +55,8 @@ def redux_batch_bald(scan: Scan, n: int) -> Tensor:
     from batchbald_redux.batchbald import get_batchbald_batch
 
     logs = torch.stack(list(scan.draws(100)), 1).double()
-    return torch.tensor(get_batchbald_batch(logs, n, 10_000, dtype=torch.double).indices)
+    with redirect_stderr(StringIO()):  # its progress
+        return torch.tensor(get_batchbald_batch(logs, n, 10_000, dtype=torch.double).indices)
 
 
 def modal(measure: str) -> Ask:

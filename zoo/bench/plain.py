@@ -5,6 +5,8 @@ Each takes a scan and how many to ask for, and gives positions (n,), unless it s
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from scipy import stats
@@ -90,24 +92,24 @@ def factors(scan: Scan) -> tuple[Tensor, Tensor]:
 
 
 def written_out(scan: Scan, n: int) -> Tensor:
-    """badge on gradients (u, k d) that are written out, and a product with each pick: deepALplus's, scikit-activeml's."""
+    """badge on gradients (u, k d) that are written out: deepALplus's, scikit-activeml's."""
     q, h = factors(scan)
     g = (q[:, :, None] * h[:, None]).flatten(1)
     squares = g.square().sum(1)
-    return seeded(squares, lambda best: squares + squares[best] - 2 * (g @ g[best]), n)
+    return seeded(scan, squares, lambda best: squares + squares[best] - 2 * (g @ g[best]), n)
 
 
 def factored(scan: Scan, n: int) -> Tensor:
     """badge on the two factors, with all distances worked out at each pick: the authors' own form."""
     q, h = factors(scan)
     squares = q.square().sum(1) * h.square().sum(1)
-    return seeded(squares, lambda best: squares + squares[best] - 2 * (q @ q[best]) * (h @ h[best]), n)
+    return seeded(scan, squares, lambda best: squares + squares[best] - 2 * (q @ q[best]) * (h @ h[best]), n)
 
 
-def seeded(squares: Tensor, distance: object, n: int) -> Tensor:
-    """k-means++ from the longest on, each drawn with scipy from the squared distances (u,) to those before."""
-    assert callable(distance)
-    chance, best = np.random.default_rng(0), int(squares.argmax())
+def seeded(scan: Scan, squares: Tensor, distance: Callable[[int], Tensor], n: int) -> Tensor:
+    """k-means++ from the longest on, each drawn by scipy in proportion to the least squared distance (u,) to a pick."""
+    chance = np.random.default_rng(int(torch.randint(2**31, (), generator=scan.generator("plain"))))
+    best = int(squares.argmax())
     picks, bound = [best], np.full(len(squares), np.inf)
     for _ in range(n - 1):
         bound = np.minimum(bound, np.clip(distance(best).double().numpy(), 0, None))

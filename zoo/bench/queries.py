@@ -15,6 +15,7 @@ from torch.nn.functional import normalize
 from trainers import graph
 from trainers.pool import Pool, nobody
 from zoo.bench import Act, Case, peers, plain
+from zoo.naming import pick
 from zoo.nets.trunk import Head
 from zoo.queries import QUERIES
 from zoo.queries.geometry import Points, gaps
@@ -43,7 +44,8 @@ class Size:
 
     def part(self, pool: float, asked: float) -> Size:
         """That share of the pool; that share of the asked, and of the labeled."""
-        return replace(self, u=round(self.u * pool), n=max(1, round(self.n * asked)), l=round(self.l * asked))
+        n = max(1, round(self.n * asked))
+        return replace(self, u=max(n, round(self.u * pool)), n=n, l=max(1, round(self.l * asked)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +79,7 @@ def cases(names: tuple[str, ...] = (), packages: bool = False) -> list[Case]:
 
     packages: other people's packages, too, as far as they are installed.
     """
-    named = {
+    named: Mapping[str, Callable[[bool], list[Case]]] = {
         "kcenter": kcenter,
         "badge": badge,
         "batch_bald": batch_bald,
@@ -86,6 +88,8 @@ def cases(names: tuple[str, ...] = (), packages: bool = False) -> list[Case]:
         "propagation": propagation,
         "neighbours": neighbours,
     }
+    for name in names:
+        pick({**QUERIES, **named}, name, "query")  # says what there is
     found: list[Case] = []
     for name in names or (*named, *(name for name in QUERIES if name not in named)):
         if name in named:
@@ -106,7 +110,10 @@ def kcenter(packages: bool) -> list[Case]:
         "scikit-activeml": Form(ask=peers.skactiveml_kcenter, asked=0.05, required=4.4, package="skactiveml"),
     }
     whole = asking("kcenter", size, chosen(forms, packages), within=150, check=lambda: same_radius(size.part(1, 0.02)))
-    return [whole, asking("kcenter", Size(4_000, 100, 1_000), {"a matrix of all distances": Form(ask=plain.full_matrix)})]
+    return [
+        whole,
+        asking("kcenter", Size(4_000, 100, 1_000), {"a matrix of all distances": Form(ask=plain.full_matrix)}),
+    ]
 
 
 def badge(packages: bool) -> list[Case]:
@@ -129,7 +136,7 @@ def batch_bald(packages: bool) -> list[Case]:
     """At the size that others were measured at, and on a whole pool."""
     forms = {
         "every candidate at each pick": Form(ask=plain.every_candidate, pool=0.2, required=20),
-        "batchbald_redux": Form(ask=peers.redux_batch_bald, package="batchbald_redux"),
+        "batchbald_redux": Form(ask=peers.redux_batch_bald, required=20, package="batchbald_redux"),
     }
     return [
         asking("batch_bald", Size(500, 10, 10), chosen(forms, packages), within=60),
@@ -195,15 +202,15 @@ def neighbours(packages: bool) -> list[Case]:
     if packages and peers.installed("faiss"):
         forms["faiss"] = lambda: partial(graph.by_faiss, x(), k)
     work, required = f"50,000 images, 128 features, {k} neighbours", {"faiss": 0.77}
-    return [Case(name="neighbours", work=work, forms=forms, check=check, share={"scikit-learn": share}, required=required)]
+    return [
+        Case(name="neighbours", work=work, forms=forms, check=check, share={"scikit-learn": share}, required=required)
+    ]
 
 
 def chosen(forms: Mapping[str, Form], packages: bool) -> dict[str, Form]:
     """The forms that need no package, and those whose package is asked for and there."""
     return {
-        title: form
-        for title, form in forms.items()
-        if not form.package or (packages and peers.installed(form.package))
+        title: form for title, form in forms.items() if not form.package or (packages and peers.installed(form.package))
     }
 
 
@@ -251,8 +258,8 @@ def again(ask: Ask, size: Size, times: int) -> Act:
     return act
 
 
-def made_up(size: Size) -> Scan:
-    """A scan of images that are noise, and features that are drawn: clusters, as a trunk would make them."""
+def made_up(size: Size, features: Tensor | None = None) -> Scan:
+    """A scan of images that are noise, and of features (l + u, d), drawn where none are given."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         images = torch.randint(256, (size.u + size.l, 1, 8, 8), dtype=torch.uint8)
@@ -261,19 +268,25 @@ def made_up(size: Size) -> Scan:
     pool = Pool.hidden(images, size.k, nobody)
     if size.l:
         pool = pool.reveal(torch.arange(size.l), labels=torch.arange(size.l) % size.k)
-    scan, features = Scan(pool, parts), drawn(size.u + size.l, size.d)
+    scan = Scan(pool, parts)
+    features = drawn(size.u + size.l, size.d) if features is None else features
     scan.known, scan.features = features[: size.l], features[size.l :]
     return scan
 
 
 @lru_cache(maxsize=1)
 def drawn(m: int, d: int) -> Tensor:
-    """Features (m d) in fifty clusters; the same each time."""
+    """Features (m d) as a trunk would make them, in fifty clusters; the same each time."""
+    return into(torch.empty(m, d))
+
+
+def into(out: Tensor) -> Tensor:
+    """Draw them into this memory (m d)."""
     chance = torch.Generator().manual_seed(0)
-    middles = 2 * torch.randn(50, d, generator=chance)
-    out = torch.randn(m, d, generator=chance)
-    for some in torch.arange(m).split(10_000):
-        out[some] += middles[torch.randint(50, (len(some),), generator=chance)]
+    middles = 2 * torch.randn(50, out.shape[1], generator=chance)
+    for rows in torch.arange(len(out)).split(10_000):
+        kinds = torch.randint(50, (len(rows),), generator=chance)
+        out[rows] = middles[kinds] + torch.randn(len(rows), out.shape[1], generator=chance)
     return out
 
 
@@ -300,14 +313,14 @@ def same_radius(size: Size) -> None:
         raise RuntimeError(f"bench: kcenter leaves a radius of {radii[0]}, its plain form {radii[1]}")
 
 
-def same_draws(size: Size = Size(2_000, 50, 0, d=16)) -> None:  # noqa: B008 (frozen)
-    """Raise RuntimeError where badge leaves another mean squared distance than its plain form, by more than a tenth."""
-    left = []
+def same_draws() -> None:
+    """Raise RuntimeError where our badge and its plain form differ by a tenth in the mean squared length they draw."""
+    size, lengths = Size(500, 50, 10, d=16), []
     for ask in (ours("badge"), plain.factored):
         scans = [made_up(size) for _ in range(20)]
         for seed, scan in enumerate(scans):
             scan.seed = seed
-        points = Points.of(*plain.factors(scans[0]))
-        left.append(sum(float(gaps(points, points[ask(scan, size.n)]).sum()) for scan in scans))
-    if abs(left[0] - left[1]) > 0.1 * left[1]:
-        raise RuntimeError(f"bench: badge leaves {left[0]:g} of squared distance, its plain form {left[1]:g}")
+        squares = Points.of(*plain.factors(scans[0])).squares
+        lengths.append(sum(float(squares[ask(scan, size.n)].mean()) for scan in scans))
+    if abs(lengths[0] - lengths[1]) > 0.1 * lengths[1]:
+        raise RuntimeError(f"bench: badge draws squared lengths of {lengths[0]:g}, its plain form of {lengths[1]:g}")

@@ -12,11 +12,11 @@ from einops import rearrange
 from torch import Generator, Tensor
 
 from zoo.queries.geometry import in_turn
+from zoo.queries.uncertainty import TINY, two_best
 from zoo.query import Query
 from zoo.scan import Asked, Scan, top
 
 DROPOUT = MappingProxyType({"dropout": 0.5})
-TINY = 1e-30  # of its own logarithm, so that 0 log 0 = 0
 BLOCK, CONFIGURATIONS = 32, 1024  # candidates of batch_bald, and configurations, that are looked at together
 
 
@@ -67,7 +67,7 @@ def ask_mc_least_confident(scan: Scan, n: int, *, draws: int = 100) -> Asked:
 
 def ask_mc_margin(scan: Scan, n: int, *, draws: int = 100) -> Asked:
     """Ask where the two best guesses of the mean over draws are closest."""
-    first, second = posterior(scan, draws).mean.topk(2).values.unbind(1)
+    first, second = two_best(posterior(scan, draws).mean)
     return top(second - first, n, margin=first - second)
 
 
@@ -168,10 +168,10 @@ def jointly(p: Tensor, n: int, configurations: int, chance: Generator) -> tuple[
 def told(p: Tensor, weight: Tensor, w: Tensor) -> Tensor:
     """The entropy of each candidate's label (b t k) given the labels of those asked, in nats (b,)."""
     flat = rearrange(p, "b t k -> t (b k)")
-    total = flat.new_zeros(flat.shape[1])
+    total, tiny = flat.new_zeros(flat.shape[1]), flat.new_full((1,), TINY)
     for a, some in zip(weight.split(CONFIGURATIONS), w.split(CONFIGURATIONS), strict=True):
-        joint = some @ flat  # (c, b k)
-        total -= a @ joint.clamp(min=TINY).log_().mul_(joint)  # summed over c first: a product, and no small sums
+        joint = torch.addmm(tiny, some, flat)  # (c, b k)
+        total -= a @ joint.log().mul_(joint)  # summed over c first: a product, and no small sums
     return total.view(len(p), -1).sum(1)
 
 

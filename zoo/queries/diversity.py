@@ -20,6 +20,7 @@ from zoo.queries.geometry import (
     looks,
     squared,
 )
+from zoo.queries.uncertainty import two_best
 from zoo.query import Query
 from zoo.scan import Asked, Scan, top
 
@@ -138,7 +139,7 @@ def ask_weighted_kmeans(scan: Scan, n: int, beta: float = 10.0, features: str = 
     Of the beta n images of the least margin, weighted by informativeness = 1 - margin. Where one image is the nearest
     to two centres, the second takes the next. Distances between images as the trunk sees them.
     """
-    first, second = scan.probs.topk(2).values.unbind(1)
+    first, second = two_best(scan.probs)
     sure = top(second - first, min(len(first), max(n, round(beta * n))))
     informative = 1 + sure.scores
     x = looks(scan, features)[0][sure.positions]

@@ -9,7 +9,7 @@ from torch.nn.functional import adaptive_avg_pool2d, normalize
 
 from zoo.scan import Asked, Scan
 
-VALUES = 2**21  # distances worked out at once
+VALUES, ROWS = 2**21, 2048  # distances worked out at once, and points at most
 SHORT, FLUSH = 512, 128  # the farthest points looked at together, and the picks made before all others are looked at
 TRIES, ACCEPTED = 256, 128  # points proposed together, and how many of them are taken before all are looked at again
 HALF = 0.00196  # of its length: by so much at most does rounding to bf16 move a vector (2^-9, and a little for float32)
@@ -57,24 +57,24 @@ def squared(a: Points, b: Points) -> Tensor:
 
 
 def blocks(n: int, width: int) -> Iterator[slice]:
-    """Rows 0..n in blocks of so few that a block of this width stays small."""
-    rows = max(1, VALUES // max(1, width))
+    """Rows 0..n in blocks of so few that a block of this width stays small, and what it is made of near at hand."""
+    rows = max(1, min(ROWS, VALUES // max(1, width)))
     return (slice(start, start + rows) for start in range(0, n, rows))
 
 
 def excess(a: Points, b: Points) -> Tensor:
     """|b|^2 / 2 - a.b of all pairs (n m): by half as much does their squared distance exceed |a|^2.
 
-    One product, whatever else; the row's own length makes no difference to which is its smallest.
+    The row's own length makes no difference to which is its smallest, so it is left out.
     """
-    products = [(one, other.T) for one, other in zip(a.factors, b.factors, strict=True)]
-    (one, other), *more = products
+    half = b.squares / 2
+    (x, y), *more = zip(a.factors, b.factors, strict=True)
     if not more:
-        return torch.addmm(b.squares / 2, one, other, alpha=-1)
-    out = one @ other
-    for left, right in more:
-        out.mul_(left @ right)
-    return out.neg_().add_(b.squares / 2)
+        return torch.addmm(half, x, y.T, alpha=-1)
+    out = x @ y.T
+    for one, other in more:
+        out.mul_(one @ other.T)
+    return half - out
 
 
 def gaps(points: Points, centres: Points) -> Tensor:
