@@ -1,7 +1,9 @@
 """The bench: its forms answer alike or are found out, and its figures are whole. Nothing is asserted about time."""
 
+import importlib
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -15,6 +17,7 @@ from zoo.cli import app
 from zoo.queries import QUERIES
 from zoo.query import affordable
 
+ROOT = Path(__file__).parents[1]
 SMALL = Size(120, 5, 10, d=8)
 
 
@@ -154,7 +157,7 @@ def test_the_command_writes_what_it_shows(tmp_path, capsys):
     written = json.loads(file.read_text())
     assert {figure["case"] for figure in written["figures"]} == {"random", "kcenter"}
     assert [Figure(**figure).form for figure in written["figures"]][:2] == ["ours", "ours"]
-    assert written["versions"]["torch"] == torch.__version__
+    assert "torch" in written["versions"]
     assert "times ours" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         command(*words)
@@ -232,3 +235,36 @@ def test_queries_that_are_linear_refuse_no_pool():
     for query in QUERIES.values():
         if "largest" not in query.settings:
             affordable(query, 10**9, {})
+
+
+@pytest.fixture
+def readme_tables(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    return importlib.import_module("readme_tables")
+
+
+def test_the_readme_says_what_the_committed_figures_say(readme_tables):
+    text = (ROOT / "README.md").read_text()
+    assert readme_tables.written(text) == text, "run python scripts/readme_tables.py"
+
+
+def test_a_table_is_written_between_its_marks_and_nowhere_else(readme_tables, tmp_path):
+    file = {
+        "figures": [asdict(FIGURE)],
+        "growth": [],
+        "machine": "m",
+        "versions": {"torch": "2"},
+        "commit": "0123456789",
+    }
+    for name in ("bench", "growth"):
+        (tmp_path / f"{name}.json").write_text(json.dumps(file))
+    before = "a\n<!-- bench -->\nold\n<!-- /bench -->\nb\n<!-- growth -->\n<!-- /growth -->\nc"
+    after = readme_tables.written(before, tmp_path)
+    assert "| x: y | z | 1 (1 - 2) | 60 | 3 (2 - 4) | 5 times | missed |" in after
+    assert "m, torch 2, commit 0123456." in after
+    assert "old" not in after
+    assert after.startswith("a\n<!-- bench -->\n")
+    assert after.endswith("<!-- /growth -->\nc")
+    assert readme_tables.written(after, tmp_path) == after
+    with pytest.raises(ValueError, match="0 places <!-- growth -->"):
+        readme_tables.written(before.replace("growth", "grown"), tmp_path)

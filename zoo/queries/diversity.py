@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from zoo.device import resolve_precision
 from zoo.queries.geometry import (
     SHORT,
     TAKEN,
@@ -64,8 +63,8 @@ def from_known(new: Points, known: Points, n: int) -> tuple[Tensor, Tensor]:
 
 def rounding_pays(new: Points, known: Points) -> bool:
     """Whether bounds by bf16 products save time: on a processor that multiplies bf16, for more than a few images."""
-    able = new.squares.device.type == "cpu" and resolve_precision("auto", "cpu") == "bf16-mixed"
-    return able and min(len(new), len(known)) > SHORT
+    able = new.squares.device.type == "cpu" and torch.cpu.get_capabilities()
+    return bool(able and (able.get("avx512_bf16") or able.get("amx_bf16"))) and min(len(new), len(known)) > SHORT
 
 
 def ask_robust_kcenter(scan: Scan, n: int, outliers: float = 1e-4, others: int = 2048, features: str = "task") -> Asked:

@@ -12,7 +12,7 @@ from zoo.scan import Asked, Scan
 VALUES, ROWS = 2**21, 2048  # distances worked out at once, and points at most
 SHORT, FLUSH = 512, 128  # the farthest points looked at together, and the picks made before all others are looked at
 TRIES, ACCEPTED = 256, 128  # points proposed together, and how many of them are taken before all are looked at again
-HALF = 0.00196  # of its length: by so much at most does rounding to bf16 move a vector (2^-9, and a little for float32)
+HALF = 0.00393  # of a number: by so much at most does rounding to bf16 move it (2^-8), and a little for float32
 SIDE = 16  # pixels that distances between raw images are measured on
 TAKEN = -1.0  # the squared distance of a point that was picked: below that of any other
 
@@ -97,18 +97,22 @@ def nearest(points: Points, centres: Points) -> tuple[Tensor, Tensor]:
 def gaps_at_most(points: Points, centres: Points) -> Tensor:
     """Bounds that the squared distance of each point to its nearest centre does not exceed (n,), by a bf16 product.
 
-    Rounding a vector to bf16 moves it by no more than `HALF` of its length, and rounding a product to bf16 moves it by
-    no more than `HALF` of the two lengths; sums are float32. About twice as fast as `gaps` where the processor
+    A distance between rounded vectors is off by no more than the two were moved; rounding their product to bf16 moves
+    it by no more than `HALF` of the two lengths; sums are float32. About twice as fast as `gaps` where the processor
     multiplies bf16. For points of one factor.
     """
-    (x,), y = points.factors, centres.factors[0].bfloat16()
-    half, longest = y.float().square().sum(1) / 2, centres.squares.amax().sqrt()
+    (x,), (y,) = points.factors, centres.factors
+    low = y.bfloat16()
+    half = low.float().square().sum(1) / 2
+    moved, longest = (y - low.float()).norm(dim=1).amax(), (2 * half.amax()).sqrt()
     out = torch.empty_like(points.squares)
     for rows in blocks(len(x), len(y)):
-        rounded, length = x[rows].bfloat16(), points.squares[rows].sqrt()
-        near = torch.sub(half, (rounded @ y.T).float()).amin(1).mul_(2).add_(rounded.float().square().sum(1))
-        slack = 2 * HALF * length * longest
-        out[rows] = (near.add_(slack).clamp_(min=0).sqrt_() + HALF * (length + longest)).square()
+        rounded = x[rows].bfloat16()
+        exact = rounded.float()
+        squares = exact.square().sum(1)
+        near = torch.sub(half, (rounded @ low.T).float()).amin(1).mul_(2).add_(squares)
+        slack = 2 * HALF * squares.sqrt() * longest
+        out[rows] = (near.add_(slack).clamp_(min=0).sqrt_() + (x[rows] - exact).norm(dim=1) + moved).square()
     return out
 
 
