@@ -26,6 +26,8 @@ class Query:
     nets: options of the networks that it takes with it where it stands on plain training alone.
     randomised: whether it draws lots. approximate: whether it only comes close to what the paper defines.
     cold: whether it can ask before anything is labeled.
+
+    A query that compares all pairs of images has a setting `largest`: of more unlabeled ones, it refuses to be asked.
     """
 
     name: str
