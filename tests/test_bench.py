@@ -207,7 +207,7 @@ def test_growth_is_measured_until_a_query_refuses_or_takes_too_long(monkeypatch)
     monkeypatch.setattr(growth, "PATIENCE", 0.0)
     jlp, margin = growth.grown(("jlp", "margin"), pools=(400, 200), n=5)
     assert (jlp.seconds.keys(), jlp.note, jlp.exponent) == ({"200"}, "refuses 400", None)
-    assert margin.note.startswith("400 would take")
+    assert margin.note.startswith("400 not tried")
     assert tables.growth([margin])[0][0] == "margin"
 
 

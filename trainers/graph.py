@@ -142,11 +142,11 @@ def diffuse(graph: Graph, sources: Tensor, alpha: float = 0.99, iterations: int 
     z, left = torch.zeros_like(sources), sources
     along, size = left, left.square().sum(0)
     for _ in range(iterations):
-        change = along - alpha * (graph @ along)
+        change = torch.sub(along, graph @ along, alpha=alpha)
         step = ratio(size, (along * change).sum(0))
-        z, left = z + step * along, left - step * change
+        z, left = torch.addcmul(z, along, step), torch.addcmul(left, change, step, value=-1)
         size, before = left.square().sum(0), size
-        along = left + ratio(size, before) * along
+        along = torch.addcmul(left, along, ratio(size, before))
     return z
 
 

@@ -46,7 +46,7 @@ def follow(name: str, sizes: Sequence[Size], features: dict[int, Tensor], watch:
             note = f"refuses {size.u:,}"
             break
         if (expected := onwards(seconds, size.u)) > PATIENCE:
-            note = f"{size.u:,} would take {expected:.0f} s"
+            note = f"{size.u:,} not tried: some {expected:.0f} s"
             break
         scan = made_up(size, features[size.u])
         assert len(scan.probs) == size.u

@@ -6,6 +6,7 @@ Each takes a scan and how many to ask for, and gives positions (n,), unless it s
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -139,13 +140,18 @@ def every_candidate(scan: Scan, n: int, draws: int = 100, configurations: int = 
     return torch.tensor(picks)
 
 
-def class_by_class(graph: Graph, sources: Tensor, alpha: float = 0.99, iterations: int = 20) -> Tensor:
-    """Label propagation's (I - alpha S) z = sources (n m), by scipy's conjugate gradients for one class at a time."""
+def spread_matrix(graph: Graph, alpha: float = 0.99) -> Any:
+    """I - alpha S, as scipy has it (n n)."""
     n = len(graph)
-    s = csr_matrix((graph.values.numpy(), graph.columns.numpy(), graph.starts.numpy()), (n, n))
-    system = identity(n, dtype=np.float32, format="csr") - np.float32(alpha) * s
-    columns = [cg(system, column, rtol=1e-30, maxiter=iterations)[0] for column in sources.T.numpy()]
-    return torch.from_numpy(np.stack(columns, 1))
+    return identity(n, format="csr") - alpha * csr_matrix(
+        (graph.values.numpy(), graph.columns.numpy(), graph.starts.numpy()), (n, n)
+    )
+
+
+def class_by_class(system: Any, sources: Tensor, iterations: int = 20) -> Tensor:
+    """Label propagation's (I - alpha S) z = sources (n m), by scipy, class by class: Iscen et al.'s own form."""
+    columns = [cg(system, column, rtol=1e-30, maxiter=iterations)[0] for column in sources.T.double().numpy()]
+    return torch.from_numpy(np.stack(columns, 1)).float()
 
 
 def all_neighbours(x: Tensor, k: int, of: int) -> Tensor:

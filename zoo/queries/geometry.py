@@ -11,7 +11,7 @@ from zoo.scan import Asked, Scan
 
 VALUES, ROWS = 2**21, 2048  # distances worked out at once, and points at most
 SHORT, FLUSH = 512, 128  # the farthest points looked at together, and the picks made before all others are looked at
-TRIES, ACCEPTED = 256, 128  # points proposed together, and how many of them are taken before all are looked at again
+TRIES, ACCEPTED = 512, 256  # points proposed together, and how many of them are taken before all are looked at again
 HALF = 0.00393  # of a number: by so much at most does rounding to bf16 move it (2^-8), and a little for float32
 SIDE = 16  # pixels that distances between raw images are measured on
 TAKEN = -1.0  # the squared distance of a point that was picked: below that of any other
