@@ -266,5 +266,17 @@ def test_a_table_is_written_between_its_marks_and_nowhere_else(readme_tables, tm
     assert after.startswith("a\n<!-- bench -->\n")
     assert after.endswith("<!-- /growth -->\nc")
     assert readme_tables.written(after, tmp_path) == after
-    with pytest.raises(ValueError, match="0 places <!-- growth -->"):
+    with pytest.raises(ValueError, match="0 places for the table 'growth'"):
         readme_tables.written(before.replace("growth", "grown"), tmp_path)
+
+
+def test_memory_that_was_freed_before_counts_when_it_is_taken_again():
+    def act():
+        return [torch.ones(2**20) for _ in range(64)]  # 256 MiB, in pieces that a heap keeps
+
+    assert min(bench.timed(act)[2] for _ in range(3)) > 200
+
+
+def test_a_range_is_shown_where_there_is_one():
+    assert tables.ranged(3.0, 2.0, 4.0) == "3 (2 - 4)"
+    assert tables.ranged(3.0, 3.0, 3.0) == "3"

@@ -6,11 +6,12 @@ its range over the rounds, and ratios are taken within a round, so that what els
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from statistics import median
@@ -135,7 +136,7 @@ def _figures(case: Case, rounds: int, watch: Callable[[str], None]) -> list[Figu
 
 def timed(act: Act) -> tuple[float, float, float]:
     """Seconds, the process's own seconds, and MiB at the peak over what lay there before."""
-    gc.collect()
+    tidy()
     with peak_bytes() as peak:
         before, cpu, start = peak(), time.process_time(), time.perf_counter()
         act()
@@ -143,6 +144,13 @@ def timed(act: Act) -> tuple[float, float, float]:
             torch.cuda.synchronize()
         seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
         return seconds, cpu, max(0, peak() - before) / 2**20
+
+
+def tidy() -> None:
+    """Give what has been freed back to the system, as far as it can be told to, so that taking it again counts."""
+    gc.collect()
+    with suppress(AttributeError, OSError):  # glibc alone has it
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def everything(

@@ -50,7 +50,7 @@ def growth(found: Iterable[Growth]) -> list[Sequence[str]]:
 
 def ranged(middle: float, least: float, most: float) -> str:
     """A median, and what it lies between."""
-    return f"{short(middle)} ({short(least)} - {short(most)})"
+    return short(middle) if least == most else f"{short(middle)} ({short(least)} - {short(most)})"
 
 
 def short(value: float) -> str:
