@@ -183,7 +183,7 @@ def test_facilities_are_the_plain_greedy_and_within_the_published_bound():
         assert worth(z, greedy) + 12 >= (1 - 1 / math.e) * (best + 12)
 
 
-def test_lazy_facilities_are_the_eager_ones_with_many_candidates():
+def test_gains_that_are_kept_up_to_date_are_those_worked_out_anew():
     z = normalize(random(300, 4))
     rows = torch.arange(0, 300, 2)
     chosen, gains = facilities(z, rows, 150)

@@ -15,6 +15,7 @@ from zoo.queries.geometry import (
     accepted,
     drawn,
     farthest,
+    gaps_at_most,
     in_turn,
     kmeans,
     looks,
@@ -105,6 +106,49 @@ def test_the_farthest_are_distinct_among_duplicates():
     positions, _ = farthest(points, nearest(points, points[:1])[0], 60)
     assert sorted(positions.tolist()) == list(range(60))
     assert len({p % 3 for p in positions[:2].tolist()} - {0}) == 2, "distinct points come before their duplicates"
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
+@pytest.mark.parametrize("d", [1, 7, 600])
+def test_a_bound_in_low_precision_is_never_below_the_distance_and_not_far_above(scale, d):
+    x, known = scale * random(300, d), scale * random(40, d, seed=1)
+    known[:5] = x[:5]
+    true, bound = table(x, known).amin(1).sqrt(), gaps_at_most(Points.of(x), Points.of(known)).double().sqrt()
+    longest = max(float(x.norm(dim=1).max()), float(known.norm(dim=1).max()))
+    assert (bound >= true).all()
+    assert (bound**2 - true**2).max() < 0.06 * longest**2
+
+
+@pytest.mark.parametrize(("short", "flush"), [(512, 128), (16, 5), (1, 1), (8, 64)])
+def test_farthest_first_from_bounds_is_the_plain_greedy(monkeypatch, short, flush):
+    monkeypatch.setattr(geometry, "SHORT", short)
+    monkeypatch.setattr(geometry, "FLUSH", flush)
+    x, known = random(700, 6), random(40, 6, seed=1)
+    points, centres = Points.of(x), Points.of(known)
+    positions, gains = farthest(points, gaps_at_most(points, centres), 150, centres)
+    expected, distances = naive_farthest(x, known, 150)
+    assert positions.tolist() == expected
+    assert gains.tolist() == pytest.approx(distances, abs=1e-4)
+
+
+def test_from_bounds_only_what_matters_is_worked_out(monkeypatch):
+    seen, gaps = [], geometry.gaps
+    x, known = random(3000, 4), random(50, 4, seed=1)
+    x[:30] += 20
+    points, centres = Points.of(x), Points.of(known)
+    monkeypatch.setattr(geometry, "SHORT", 16)
+    bound = gaps_at_most(points, centres)
+    monkeypatch.setattr(geometry, "gaps", lambda p, c: (len(c) == 50 and seen.append(len(p))) or gaps(p, c))
+    farthest(points, bound, 5, centres)
+    assert 0 < sum(seen) <= 64
+
+
+def test_the_gaps_are_those_to_the_nearest_whatever_the_factors():
+    q, h = random(90, 3), random(90, 6, seed=1)
+    g = (q.double()[:, :, None] * h.double()[:, None]).flatten(1)
+    points = Points.of(q, h)
+    assert torch.allclose(geometry.gaps(points, points[:7]).double(), table(g, g[:7]).amin(1), atol=1e-4)
+    assert geometry.gaps(points, points[:0]).tolist() == [math.inf] * 90
 
 
 FIVE = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0], [3.0, 3.0], [-1.0, 1.0]])

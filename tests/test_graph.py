@@ -69,6 +69,41 @@ def test_it_is_symmetric_hollow_and_never_negative_and_its_norm_is_at_most_one()
     assert torch.linalg.eigvalsh(s).abs().max() <= 1 + 1e-9
 
 
+@pytest.mark.parametrize("n", [1, 33, 500])
+def test_the_largest_are_found_in_the_groups_of_the_largest(n):
+    x = torch.full((9, -(-n // graph.GROUP) * graph.GROUP), -math.inf)
+    x[:, :n] = torch.randn(9, n, generator=chance())
+    for k in {1, min(n, 5), n}:
+        values, places = graph.largest(x, k)
+        assert torch.equal(values, x.topk(k).values)
+        assert torch.equal(x.gather(1, places), values)
+        assert all(len(set(row)) == k for row in places.tolist())
+
+
+def test_faiss_finds_the_same_neighbours():
+    pytest.importorskip("faiss")
+    x = torch.nn.functional.normalize(cloud(600, seed=3).float())
+    x[300:320] = x[0]  # twins
+    similar, there = graph.by_faiss(x, 9)
+    blockwise, _ = graph.by_blocks(x, 9)
+    assert torch.allclose(similar, blockwise, atol=1e-5)
+    assert torch.allclose((x[:, None] * x[there]).sum(2), similar, atol=1e-5)
+    assert not (there == torch.arange(600)[:, None]).any()
+    assert all(len(set(row)) == 9 for row in there.tolist())
+
+
+@pytest.mark.parametrize(
+    ("n", "dtype", "used"), [(30, torch.float32, True), (29, torch.float32, False), (30, torch.float64, False)]
+)
+def test_faiss_is_used_where_it_is_installed_and_the_pool_is_large(monkeypatch, n, dtype, used):
+    monkeypatch.setattr(graph, "MANY", 30)
+    monkeypatch.setattr(graph, "find_spec", lambda name: name == "faiss")
+    monkeypatch.setattr(graph, "by_faiss", lambda *_: "faiss")
+    assert (graph.neighbours(cloud(n).to(dtype), 3) == "faiss") == used
+    monkeypatch.setattr(graph, "find_spec", lambda _: None)
+    assert graph.neighbours(cloud(n).to(dtype), 3) != "faiss"
+
+
 @pytest.mark.parametrize("values", [2**24, 200, 1])
 def test_neighbours_are_exact_in_blocks_of_any_size(monkeypatch, values):
     monkeypatch.setattr(graph, "VALUES", values)
@@ -311,14 +346,14 @@ def test_mutual_information_is_counted_out():
 
 
 def test_it_never_holds_n_by_n(monkeypatch):
-    monkeypatch.setattr(graph, "VALUES", 1000)
-    sizes, product = [], torch.Tensor.topk
+    monkeypatch.setattr(graph, "VALUES", 1280)
+    sizes, largest = [], graph.largest
 
-    def watched(x, *rest, **kw):
+    def watched(x, k):
         sizes.append(x.numel())
-        return product(x, *rest, **kw)
+        return largest(x, k)
 
-    monkeypatch.setattr(torch.Tensor, "topk", watched)
+    monkeypatch.setattr(graph, "largest", watched)
     graph.build(cloud(100), 5)
-    assert max(sizes) <= 1000
+    assert max(sizes) <= 1280
     assert len(sizes) == 10

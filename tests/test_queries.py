@@ -90,3 +90,19 @@ def test_scores_that_are_no_numbers_are_never_ranked(broken):
 
 def test_of_equal_scores_the_first_is_asked_first():
     assert top(torch.tensor([1.0, 2.0, 2.0, 1.0]), 3).positions.tolist() == [1, 2, 0]
+
+
+@pytest.mark.parametrize("k", [2, 3, 10])
+def test_the_two_best_guesses_are_those_of_a_sort(k, monkeypatch):
+    from zoo.queries import uncertainty
+
+    monkeypatch.setattr(uncertainty, "ROWS", 7)
+    p = torch.randn(50, k, generator=torch.Generator().manual_seed(0)).round(decimals=1).softmax(1)  # some are equal
+    first, second = uncertainty.two_best(p)
+    assert torch.equal(torch.stack([first, second], 1), p.sort(1, descending=True).values[:, :2])
+
+
+@pytest.mark.parametrize("n", [1, 7, 40, 60])
+def test_of_equal_scores_the_first_are_asked_however_few_are_sorted(n):
+    scores = torch.arange(60.0).remainder(9)
+    assert torch.equal(top(scores, n).positions, scores.sort(descending=True, stable=True).indices[:n])

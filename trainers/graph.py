@@ -9,12 +9,16 @@ given. Nothing is ever as large as n by n.
 
 import math
 from dataclasses import dataclass
+from importlib.util import find_spec
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
 VALUES = 2**24  # similarities held at once
+GROUP = 32  # values whose largest is looked for first
+MANY = 10_000  # images from which on another package's index is worth its start
 ITERATIONS = 20  # of conjugate gradients, always all of them: no look at the residual, so no wait for the device
 
 
@@ -56,16 +60,56 @@ class Spread:
 def neighbours(features: Tensor, k: int = 50) -> tuple[Tensor, Tensor]:
     """The min(k, n - 1) nearest others of every row (n d) by inner product: similarities, and int64 indices.
 
-    Exact, block by block. A row is left out of its own neighbours by its index, so that a twin stays a neighbour.
+    Exact, block by block; by faiss where it is installed and the pool is large. A row is left out of its own neighbours
+    by its index, so that a twin stays a neighbour.
     """
     n = len(features)
     k = min(k, n - 1)
-    found = []
-    for rows in torch.arange(n, device=features.device).split(max(1, VALUES // n)):
-        similar = features[rows] @ features.T
+    if n >= MANY and features.dtype == torch.float32 and features.device.type == "cpu" and find_spec("faiss"):
+        return by_faiss(features, k)
+    return by_blocks(features, k)
+
+
+def by_blocks(features: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """`neighbours` by products of blocks of rows with all of them, one after the other in the same memory."""
+    n, wide, found = len(features), -(-len(features) // GROUP) * GROUP, []
+    room = features.new_full((min(n, max(1, VALUES // wide)), wide), -math.inf)
+    for rows in torch.arange(n, device=features.device).split(len(room)):
+        similar = room[: len(rows)]
+        torch.mm(features[rows], features.T, out=similar[:, :n])
         similar.scatter_(1, rows[:, None], -math.inf)
-        found.append(similar.topk(k))
-    return torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])
+        found.append(largest(similar, k))
+    values, indices = zip(*found, strict=True)
+    return torch.cat(values), torch.cat(indices)
+
+
+def largest(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest values of each row (r n) and their places, from the k groups of the largest maxima."""
+    groups = x.unflatten(1, (-1, GROUP))
+    if groups.shape[1] <= k:
+        values, places = x.topk(k)
+        return values, places
+    best = groups.amax(2).topk(k).indices
+    values, within = groups.gather(1, best[:, :, None].expand(-1, -1, GROUP)).flatten(1).topk(k)
+    return values, best.gather(1, within // GROUP) * GROUP + within % GROUP
+
+
+def by_faiss(features: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """`neighbours` by the flat index of faiss, with as many threads as torch has. float32 on the CPU."""
+    import faiss
+
+    index, threads = faiss.IndexFlatIP(features.shape[1]), faiss.omp_get_max_threads()
+    rows = np.ascontiguousarray(features.detach().numpy())
+    faiss.omp_set_num_threads(torch.get_num_threads())
+    try:
+        index.add(rows)
+        similar, there = map(torch.from_numpy, index.search(rows, k + 1))
+    finally:
+        faiss.omp_set_num_threads(threads)
+    own = there == torch.arange(len(there))[:, None]
+    own[:, -1] |= ~own.any(1)  # hidden by as many twins: then the farthest goes
+    shape = len(there), k
+    return similar[~own].view(shape), there[~own].view(shape)
 
 
 def build(features: Tensor, k: int = 50, gamma: float = 3.0) -> Graph:
@@ -73,8 +117,12 @@ def build(features: Tensor, k: int = 50, gamma: float = 3.0) -> Graph:
 
     Two images that are neighbours of each other both ways are tied twice as strongly. A row without ties is zero.
     """
-    similar, there = neighbours(F.normalize(features), k)
-    n, here = len(features), torch.arange(len(features), device=features.device)[:, None].expand_as(there)
+    return tied(*neighbours(F.normalize(features), k), gamma)
+
+
+def tied(similar: Tensor, there: Tensor, gamma: float = 3.0) -> Graph:
+    """The graph of neighbours int64 (n k) that are so similar (n k)."""
+    n, here = len(there), torch.arange(len(there), device=there.device)[:, None].expand_as(there)
     tie = similar.clamp(min=0).pow(gamma).flatten()
     both_ways = torch.cat([(here * n + there).flatten(), (there * n + here).flatten()])
     pairs, which = both_ways.unique(return_inverse=True)
@@ -94,11 +142,11 @@ def diffuse(graph: Graph, sources: Tensor, alpha: float = 0.99, iterations: int 
     z, left = torch.zeros_like(sources), sources
     along, size = left, left.square().sum(0)
     for _ in range(iterations):
-        change = along - alpha * (graph @ along)
+        change = torch.sub(along, graph @ along, alpha=alpha)
         step = ratio(size, (along * change).sum(0))
-        z, left = z + step * along, left - step * change
+        z, left = torch.addcmul(z, along, step), torch.addcmul(left, change, step, value=-1)
         size, before = left.square().sum(0), size
-        along = left + ratio(size, before) * along
+        along = torch.addcmul(left, along, ratio(size, before))
     return z
 
 

@@ -7,7 +7,6 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -284,41 +283,51 @@ def report_(directories: tuple[Path, ...], out: Path | None) -> None:
 
 
 @app.command()
-@click.argument("what", type=click.Choice(["queries"]))
-@click.option("--queries", "names", help="Names, as kcenter,badge. [default: all that need features alone]")
-@click.option("--pool", default=50_000, show_default=True, type=click.IntRange(400), help="Unlabeled images at most.")
-@click.option("--asked", default=1_000, show_default=True, type=click.IntRange(1), help="Images asked for at most.")
-@click.option("--repeats", default=3, show_default=True, type=click.IntRange(1), help="How often each is timed.")
-@click.option("--threads", default=1, show_default=True, type=click.IntRange(1), help="Of torch.")
+@click.argument("what", required=False, type=click.Choice(["data", "loops", "queries", "study"]))
 @click.option("--json", "file", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures here, too.")
+@click.option("--peers", is_flag=True, help="Time other people's packages beside the queries, as far as installed.")
+@click.option("--queries", "names", default="", callback=words, help="Only these queries, as kcenter,badge.")
+@click.option("--growth", is_flag=True, help="How the queries' time grows with the pool, instead: to 1,000,000 images.")
+@click.option("--rounds", default=3, show_default=True, type=click.IntRange(1), help="How often each form is timed.")
+@click.option("--threads", default=1, show_default=True, type=click.IntRange(1), help="Of torch and numpy.")
 def bench(
     *,
-    what: str,  # noqa: ARG001 (there is one so far)
-    names: str | None,
-    pool: int,
-    asked: int,
-    repeats: int,
-    threads: int,
+    what: str | None,
     file: Path | None,
+    peers: bool,
+    names: tuple[str, ...],
+    growth: bool,
+    rounds: int,
+    threads: int,
 ) -> None:
-    """Time queries on made-up features, beside a plain form of the same mathematics where there is one."""
-    with refusals(*wrong_requests()):
-        import torch
+    """Time our forms beside plain forms of the same mathematics: of WHAT, or of everything.
 
-        from zoo import bench as bench_
-        from zoo.naming import pick
-        from zoo.queries import QUERIES
+    Some minutes. A ratio is a form's time over ours, in turn in one process; what falls short of what is required of it
+    is said after the table.
+    """
+    with refusals(*wrong_requests()):
+        from zoo import bench as measured
+        from zoo.bench import tables
+        from zoo.bench.growth import grown as grow
 
         if file is not None and file.exists():
             raise FileExistsError(f"{file} exists. Give another file with --json")
-        wanted = tuple(pick(QUERIES, name.strip(), "query").name for name in names.split(",")) if names else ()
-        torch.set_num_threads(threads)
-        figures = bench_.queries(wanted, pool, asked, repeats=repeats)
-    columns = ("query", "unlabeled", "asked", "seconds", "least", "most", "MiB", "plain s", "plain MiB", "plain / ours")
-    rows = [tuple(asdict(figure).values()) for figure in figures]
-    Console().print(table("queries", columns, rows))
+        if what != "queries" and (names or growth or (peers and what is not None)):
+            raise ValueError("--queries, --growth and --peers are about queries: alzoo bench queries ...")
+        with measured.threads(threads), Console(stderr=True).status("") as line:
+            if growth:
+                figures, grown = [], grow(names, watch=line.update)
+            else:
+                figures, grown = measured.everything(what, names, peers, rounds, line.update), []
+            said = measured.record(figures, grown)
+    if grown:
+        Console().print(table("growth", tables.GROWTH, tables.growth(grown)))
+    else:
+        Console().print(table("bench", tables.FIGURES, tables.figures(figures)))
+    for sentence in filter(None, (figure.missed for figure in figures)):
+        Console().print(f"missed: {sentence}", soft_wrap=True, highlight=False)
     if file is not None:
-        file.write_text(json.dumps(bench_.record(figures), indent=1) + "\n")
+        file.write_text(json.dumps(said, indent=1) + "\n")
 
 
 @app.group("weights")

@@ -26,7 +26,7 @@ from zoo.naming import whole
 from zoo.nets.common import Shape
 from zoo.nets.trunk import freeze
 from zoo.parts import adopt, placed, put
-from zoo.query import Query
+from zoo.query import Query, affordable
 from zoo.scan import Scan, dropouts, evaluating
 from zoo.selection import Selection
 
@@ -81,12 +81,14 @@ class Learner:
         function (stage, step, steps). snapshot: a file to keep the fit in while it goes on; the same call finds it
         there and goes on, and removes it in the end.
         Of several devices all call this alike; journal, bar and files are the first one's.
-        Raises ValueError without a label, trainers.run.Diverged when a loss is no number any more.
+        Raises ValueError without a label or with more images than the query takes, trainers.run.Diverged when a loss
+        is no number any more.
         """
         if not isinstance(pool, Pool):
             raise TypeError(f"fit takes a zoo.Pool, not {type(pool).__name__}: zoo.Pool.of(images, targets, classes)")
         if not len(pool.labeled):
             raise ValueError(f"{self.name} cannot fit: the pool has no labeled image. Reveal some first")
+        affordable(self.query, len(pool.unlabeled), self.query_settings)
         path, here = None if snapshot is None else Path(snapshot), ranks(self.devices)
         if self.devices > 1 and not alike(here, (self._owner(pool), path is None)):
             raise ValueError(f"the {self.devices} processes of {self.name} differ in settings, seed, start or pool")
@@ -169,6 +171,7 @@ class Learner:
             raise ValueError(f"asked for {n} images; ask for at least 1")
         if n > (u := len(pool.unlabeled)):
             raise ValueError(f"asked for {n} images, but only {u} are unlabeled")
+        affordable(self.query, u, self.query_settings)
         answer = self.query.ask(self.scan(pool), n, **self.query_settings)
         if answer.images is not None:
             return Selection(

@@ -26,6 +26,8 @@ class Query:
     nets: options of the networks that it takes with it where it stands on plain training alone.
     randomised: whether it draws lots. approximate: whether it only comes close to what the paper defines.
     cold: whether it can ask before anything is labeled.
+
+    A query that compares all pairs of images has a setting `largest`: of more unlabeled ones, it refuses to be asked.
     """
 
     name: str
@@ -42,6 +44,20 @@ class Query:
     def settings(self) -> dict[str, Any]:
         """The arguments of `ask` after the scan and n, with their defaults."""
         return options(self.ask)
+
+
+def affordable(query: Query, u: int, settings: Mapping[str, Any]) -> None:
+    """Raise ValueError for more unlabeled images than a query that compares all pairs takes: its setting `largest`."""
+    largest = {**query.settings, **settings}.get("largest", u)
+    if u > largest:
+        from zoo.catalogue import queries
+
+        others = ", ".join(other.name for other in queries().values() if "largest" not in other.settings)
+        raise ValueError(
+            f"the query {query.name!r} compares all pairs of images, and {u:,} unlabeled ones are more than its "
+            f"largest={largest:,}: time grows with the square. Linear in the pool are {others}. "
+            f"To let it run all the same: query_settings={{'largest': {u}}}"
+        )
 
 
 def shuffled(query: Query) -> Query:

@@ -138,7 +138,8 @@ def top(scores: Tensor, n: int, **detail: Tensor) -> Asked:
     """
     if broken := int((~scores.isfinite()).sum()):
         raise RuntimeError(f"{broken} of {len(scores)} scores are not finite: the network has diverged. Lower its lr")
-    order = torch.sort(scores, descending=True, stable=True).indices[:n]
+    among = (scores >= scores.topk(min(n, len(scores))).values[-1:]).nonzero().squeeze(1)  # in order, and few to sort
+    order = among[torch.sort(scores[among], descending=True, stable=True).indices[:n]]
     return Asked(order, scores[order], {name: value[order] for name, value in detail.items()})
 
 

@@ -6,10 +6,14 @@ its range over the rounds, and ratios are taken within a round, so that what els
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import platform
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from importlib import import_module
 from statistics import median
 from typing import Any
 
@@ -18,6 +22,7 @@ import torch
 from zoo.device import peak_bytes
 
 Act = Callable[[], object]
+ROOMS = ("data", "loops", "queries", "study")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +31,9 @@ class Case:
 
     name: "kcenter". work: its size, in words. forms: by name, each makes ready what is not timed and gives the act that
     is. check: raises RuntimeError where the forms do not answer alike. share: how much of the work a form does, where
-    the whole would take too long and every part takes as long (1,000 picks, of which it makes 50: 0.05).
-    required: how many times as long as ours a form should take, at the least.
+    the whole would take too long and every part takes as long (1,000 picks, of which it makes 50: 0.05); 10 where the
+    work is so small that it is done ten times.
+    required: how many times as long as ours a form has to take. within: how many MiB ours may take.
     """
 
     name: str
@@ -36,6 +42,24 @@ class Case:
     check: Callable[[], None] = lambda: None
     share: Mapping[str, float] = field(default_factory=dict)
     required: Mapping[str, float] = field(default_factory=dict)
+    within: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Growth:
+    """What one query took on pools of growing size.
+
+    seconds: by the number of unlabeled images, as text; of sizes that were not tried, `note` says why. mib: on top of
+    the features, on the largest. exponent: of the line through the logarithms.
+    """
+
+    query: str
+    cost: str
+    work: str
+    seconds: dict[str, float]
+    mib: float
+    exponent: float | None
+    note: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +67,8 @@ class Figure:
     """What one form of a case took, over the rounds.
 
     seconds, least, most: median and range, of the whole work; cpu: the median of the process's own seconds. mib: the
-    median of the memory on top of what lay there. ratio: its seconds over ours in the same round, median and range;
-    None for our own.
+    most memory on top of what lay there. ratio: its seconds over ours in the same round, median and range; None for our
+    own. required, within: what the case asks of it.
     """
 
     case: str
@@ -57,14 +81,29 @@ class Figure:
     mib: float
     share: float
     ratio: tuple[float, float, float] | None
+    required: float | None
+    within: float | None
+
+    @property
+    def missed(self) -> str:
+        """What the figure falls short of, in words; nothing where it does not."""
+        if self.ratio is not None and self.required is not None and self.ratio[0] < self.required:
+            return f"{self.case}: {self.form} takes {self.ratio[0]:g} times as long as ours; {self.required:g} required"
+        if self.within is not None and self.mib > self.within:
+            return f"{self.case}: {self.form} takes {self.mib:g} MiB; at most {self.within:g} required"
+        return ""
 
 
-def measure(cases: Iterable[Case], rounds: int = 3) -> list[Figure]:
-    """Every case: checked, then all forms in turn, so many times. Raises RuntimeError where forms do not agree."""
-    return [figure for case in cases for figure in _figures(case, rounds)]
+def measure(cases: Iterable[Case], rounds: int = 3, watch: Callable[[str], None] = lambda _: None) -> list[Figure]:
+    """Every case: checked, then all forms in turn, so many times. Raises RuntimeError where forms do not agree.
+
+    watch: is told what comes next.
+    """
+    return [figure for case in cases for figure in _figures(case, rounds, watch)]
 
 
-def _figures(case: Case, rounds: int) -> list[Figure]:
+def _figures(case: Case, rounds: int, watch: Callable[[str], None]) -> list[Figure]:
+    watch(f"{case.name}, {case.work}")
     case.check()
     took: dict[str, list[tuple[float, float, float]]] = {form: [] for form in case.forms}
     for _ in range(rounds):
@@ -75,19 +114,21 @@ def _figures(case: Case, rounds: int) -> list[Figure]:
     ours = [seconds for seconds, _, _ in next(iter(took.values()))]
     found = []
     for number, (form, values) in enumerate(took.items()):
-        seconds, cpus, mibs = (list(column) for column in zip(*values, strict=True))
-        ratios = [theirs / own for theirs, own in zip(seconds, ours, strict=True)]
+        each, cpus, mibs = (list(column) for column in zip(*values, strict=True))
+        ratios = [theirs / own for theirs, own in zip(each, ours, strict=True)]
         figure = Figure(
             case=case.name,
             work=case.work,
             form=form,
-            seconds=_short(median(seconds)),
-            least=_short(min(seconds)),
-            most=_short(max(seconds)),
+            seconds=_short(median(each)),
+            least=_short(min(each)),
+            most=_short(max(each)),
             cpu=_short(median(cpus)),
-            mib=round(median(mibs), 1),
+            mib=round(max(mibs), 1),
             share=case.share.get(form, 1.0),
             ratio=(_short(median(ratios)), _short(min(ratios)), _short(max(ratios))) if number else None,
+            required=case.required.get(form),
+            within=None if number else case.within,
         )
         found.append(figure)
     return found
@@ -95,6 +136,7 @@ def _figures(case: Case, rounds: int) -> list[Figure]:
 
 def timed(act: Act) -> tuple[float, float, float]:
     """Seconds, the process's own seconds, and MiB at the peak over what lay there before."""
+    tidy()
     with peak_bytes() as peak:
         before, cpu, start = peak(), time.process_time(), time.perf_counter()
         act()
@@ -104,7 +146,47 @@ def timed(act: Act) -> tuple[float, float, float]:
         return seconds, cpu, max(0, peak() - before) / 2**20
 
 
-def record(figures: Iterable[Figure]) -> dict[str, Any]:
+def tidy() -> None:
+    """Give what has been freed back to the system, as far as it can be told to, so that taking it again counts."""
+    gc.collect()
+    with suppress(AttributeError, OSError):  # glibc alone has it
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def everything(
+    what: str | None,
+    names: Sequence[str] = (),
+    packages: bool = False,
+    rounds: int = 3,
+    watch: Callable[[str], None] = lambda _: None,
+) -> list[Figure]:
+    """The figures of "data", "loops", "queries" or "study", or of all of them (None).
+
+    names, packages: of queries, only these; other people's packages, too.
+    """
+    figures = []
+    for each in ROOMS if what is None else (what,):
+        of_queries = {"names": tuple(names), "packages": packages} if each == "queries" else {}
+        figures += measure(import_module(f"zoo.bench.{each}").cases(**of_queries), rounds, watch)
+    return figures
+
+
+@contextmanager
+def threads(n: int) -> Iterator[None]:
+    """So many threads inside, for torch and for what numpy, scipy and scikit-learn multiply with."""
+    import sklearn.utils.extmath  # noqa: F401 (only what is loaded can be told)
+    from threadpoolctl import threadpool_limits
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        with threadpool_limits(n):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def record(figures: Iterable[Figure], grown: Iterable[Growth] = ()) -> dict[str, Any]:
     """What a file of figures says: the figures, and what they were measured on."""
     from zoo.studies.provenance import provenance
 
@@ -112,6 +194,7 @@ def record(figures: Iterable[Figure]) -> dict[str, Any]:
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
         **{name: value for name, value in provenance().items() if name in ("versions", "commit")},
         "figures": [asdict(figure) for figure in figures],
+        "growth": [asdict(each) for each in grown],
     }
 
 

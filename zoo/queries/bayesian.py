@@ -12,11 +12,12 @@ from einops import rearrange
 from torch import Generator, Tensor
 
 from zoo.queries.geometry import in_turn
+from zoo.queries.uncertainty import TINY, two_best
 from zoo.query import Query
 from zoo.scan import Asked, Scan, top
 
 DROPOUT = MappingProxyType({"dropout": 0.5})
-BLOCK, CONFIGURATIONS = 32, 4096  # candidates of batch_bald, and configurations, that are looked at together
+BLOCK, CONFIGURATIONS = 32, 1024  # candidates of batch_bald, and configurations, that are looked at together
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def ask_mc_least_confident(scan: Scan, n: int, *, draws: int = 100) -> Asked:
 
 def ask_mc_margin(scan: Scan, n: int, *, draws: int = 100) -> Asked:
     """Ask where the two best guesses of the mean over draws are closest."""
-    first, second = posterior(scan, draws).mean.topk(2).values.unbind(1)
+    first, second = two_best(posterior(scan, draws).mean)
     return top(second - first, n, margin=first - second)
 
 
@@ -166,12 +167,12 @@ def jointly(p: Tensor, n: int, configurations: int, chance: Generator) -> tuple[
 
 def told(p: Tensor, weight: Tensor, w: Tensor) -> Tensor:
     """The entropy of each candidate's label (b t k) given the labels of those asked, in nats (b,)."""
-    b, _, k = p.shape
     flat = rearrange(p, "b t k -> t (b k)")
-    total = p.new_zeros(b)
+    total, tiny = flat.new_zeros(flat.shape[1]), flat.new_full((1,), TINY)
     for a, some in zip(weight.split(CONFIGURATIONS), w.split(CONFIGURATIONS), strict=True):
-        total += a @ entropy(rearrange(some @ flat, "c (b k) -> c b k", k=k))
-    return total
+        joint = torch.addmm(tiny, some, flat)  # (c, b k)
+        total -= a @ joint.log().mul_(joint)  # summed over c first: a product, and no small sums
+    return total.view(len(p), -1).sum(1)
 
 
 def extended(weight: Tensor, w: Tensor, p: Tensor, most: int, chance: Generator) -> tuple[Tensor, Tensor]:

@@ -5,18 +5,21 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from zoo.queries.geometry import (
+    SHORT,
     TAKEN,
     VALUES,
     Points,
     blocks,
     farthest,
     finite,
+    gaps,
+    gaps_at_most,
     in_turn,
     kmeans,
     looks,
-    nearest,
     squared,
 )
+from zoo.queries.uncertainty import two_best
 from zoo.query import Query
 from zoo.scan import Asked, Scan, top
 
@@ -47,14 +50,21 @@ def ask_ff_active(scan: Scan, n: int, features: str = "task", unit: bool = False
 
 def from_known(new: Points, known: Points, n: int) -> tuple[Tensor, Tensor]:
     """Farthest first from what is known, or else from the medoid: positions and squared distances at their turn."""
-    bound = nearest(new, known)[0]
     if len(known):
-        return farthest(new, bound, n)
+        if rounding_pays(new, known):
+            return farthest(new, gaps_at_most(new, known), n, known)
+        return farthest(new, gaps(new, known), n)
     mean = Points.of(new.factors[0].mean(0, keepdim=True))
     medoid = squared(mean, new).argmin().view(1)  # nearest to the mean: the least sum of squared distances to all
-    bound = nearest(new, new[medoid])[0].index_fill_(0, medoid, TAKEN)
+    bound = gaps(new, new[medoid]).index_fill_(0, medoid, TAKEN)
     positions, gains = farthest(new, bound, n - 1)
     return torch.cat([medoid, positions]), torch.cat([torch.full_like(bound[:1], torch.inf), gains])
+
+
+def rounding_pays(new: Points, known: Points) -> bool:
+    """Whether bounds by bf16 products save time: on a processor that multiplies bf16, for more than a few images."""
+    able = new.squares.device.type == "cpu" and torch.cpu.get_capabilities()
+    return bool(able and (able.get("avx512_bf16") or able.get("amx_bf16"))) and min(len(new), len(known)) > SHORT
 
 
 def ask_robust_kcenter(scan: Scan, n: int, outliers: float = 1e-4, others: int = 2048, features: str = "task") -> Asked:
@@ -68,8 +78,8 @@ def ask_robust_kcenter(scan: Scan, n: int, outliers: float = 1e-4, others: int =
     """
     new, known = (Points.of(x) for x in looks(scan, features))
     greedy, _ = from_known(new, known, n)
-    bound = nearest(new, known)[0]
-    after = torch.minimum(bound, nearest(new, new[greedy])[0])
+    bound = gaps(new, known)
+    after = torch.minimum(bound, gaps(new, new[greedy]))
     drawn = torch.randperm(len(new), generator=scan.generator("others")).to(greedy.device)
     rows = torch.cat([greedy, drawn[~torch.isin(drawn, greedy)][:others]])
     radii = torch.linspace(0.5, 1, LEVELS, device=after.device) * after.max().sqrt()
@@ -82,7 +92,7 @@ def ask_robust_kcenter(scan: Scan, n: int, outliers: float = 1e-4, others: int =
             high, picked, covers = middle, rows[which], gain
         else:
             low = middle + 1
-    bound = torch.minimum(bound, nearest(new, new[picked])[0]).index_fill_(0, picked, TAKEN)
+    bound = torch.minimum(bound, gaps(new, new[picked])).index_fill_(0, picked, TAKEN)
     rest = farthest(new, bound, n - len(picked))[0]
     return in_turn(torch.cat([picked, rest]), covers=torch.cat([covers, covers.new_zeros(n - len(covers))]))
 
@@ -128,7 +138,7 @@ def ask_weighted_kmeans(scan: Scan, n: int, beta: float = 10.0, features: str = 
     Of the beta n images of the least margin, weighted by informativeness = 1 - margin. Where one image is the nearest
     to two centres, the second takes the next. Distances between images as the trunk sees them.
     """
-    first, second = scan.probs.topk(2).values.unbind(1)
+    first, second = two_best(scan.probs)
     sure = top(second - first, min(len(first), max(n, round(beta * n))))
     informative = 1 + sure.scores
     x = looks(scan, features)[0][sure.positions]
@@ -167,25 +177,25 @@ def ask_suggestive(scan: Scan, n: int, candidates: float = 2.0) -> Asked:
 def facilities(x: Tensor, rows: Tensor, n: int) -> tuple[Tensor, Tensor]:
     """n of the rows, each raising most the sum over unit vectors x (u d) of the cosine to the nearest one chosen.
 
-    Lazy: a gain only falls as more are chosen, so an old one is a bound, and only rows whose bound is above the best
-    true gain are looked at again. rows: positions (m,). Gives positions (n,) and gains (n,).
+    The gains of all rows are kept up to date: a choice changes them by those images alone that it is the nearest to,
+    fewer and fewer. rows: positions (m,). Gives positions (n,) and gains (n,), summed in float64.
     """
-    cosine = torch.full_like(x[:, 0], -1.0)
-    bound = torch.full_like(x[rows, 0], torch.inf)
-    taken = torch.zeros_like(bound, dtype=torch.bool)
+    candidates, taken = x[rows], torch.zeros_like(rows, dtype=torch.bool)
+    cosine, gain = torch.full_like(x[:, 0], -1.0), torch.zeros_like(x[rows, 0], dtype=torch.float64)
+    for some in blocks(len(x), len(rows)):
+        gain += (x[some] @ candidates.T).add_(1).sum(0)
     chosen, gains = [], []
     for _ in range(n):
-        fresh = torch.zeros_like(bound, dtype=torch.bool)
-        while not bool(fresh[best := bound.argmax()]):
-            look = bound.masked_fill(fresh, -torch.inf).topk(min(16, len(bound))).indices
-            gain = (x[rows[look]] @ x.T - cosine).clamp_(min=0).sum(1)
-            bound[look] = torch.where(taken[look], -torch.inf, gain)
-            fresh[look] = True
+        best = gain.masked_fill(taken, -torch.inf).argmax().view(1)
         chosen.append(rows[best])
-        gains.append(bound[best].clone())
-        cosine = torch.maximum(cosine, x @ x[rows[best]])
-        taken[best], bound[best] = True, -torch.inf
-    return torch.stack(chosen), torch.stack(gains)
+        gains.append(gain[best])
+        taken[best] = True
+        now = (x @ candidates[best].T).squeeze(1)
+        for some in (now > cosine).nonzero().squeeze(1).split(max(1, VALUES // len(rows))):
+            before, after = cosine[some, None], now[some, None]
+            gain -= (x[some] @ candidates.T).clamp(min=before, max=after).sub_(before).sum(0)
+        cosine = torch.maximum(cosine, now)
+    return torch.cat(chosen), torch.cat(gains)
 
 
 kcenter = Query("kcenter", ask_kcenter, "Sener & Savarese, ICLR 2018, arXiv:1708.00489", cost="u (l + n) d", cold=True)

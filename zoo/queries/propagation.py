@@ -8,12 +8,20 @@ from zoo.scan import Asked, Scan
 
 
 def ask_farthest(
-    scan: Scan, n: int, *, neighbours: int = 50, gamma: float = 3.0, alpha: float = 0.99, iterations: int = 20
+    scan: Scan,
+    n: int,
+    *,
+    neighbours: int = 50,
+    gamma: float = 3.0,
+    alpha: float = 0.99,
+    iterations: int = 20,
+    largest: int = 200_000,  # noqa: ARG001 (looked at before anything is computed)
 ) -> Asked:
     """Ask where the least arrives, `f`; what has been asked is a source from then on, and everything spreads anew.
 
     No class plays a part. `f` is what reached an image when it was asked for; since more sources reach farther, it
-    rises from one to the next, up to what conjugate gradients leave undone after so many iterations.
+    rises from one to the next, up to what conjugate gradients leave undone after so many iterations. largest: a larger
+    pool is refused before anything is trained, as the graph takes a look at all pairs of images.
     """
     known = len(scan.known)
     net = graph.build(torch.cat([scan.known, scan.features]), neighbours, gamma)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from zoo.queries.geometry import Points, blocks, in_turn, kmeans, looks, nearest, squared
+from zoo.queries.geometry import Points, blocks, gaps, in_turn, kmeans, looks, squared
 from zoo.query import Query
 from zoo.scan import Asked, Scan
 
@@ -56,7 +56,14 @@ def typicality_of(x: Tensor) -> Tensor:
 
 
 def ask_probcover(
-    scan: Scan, n: int, features: str = "pixels", delta: float = 0.0, purity: float = 0.95, sample: int = 2048
+    scan: Scan,
+    n: int,
+    features: str = "pixels",
+    delta: float = 0.0,
+    purity: float = 0.95,
+    sample: int = 2048,
+    *,
+    largest: int = 200_000,  # noqa: ARG001 (looked at before anything is computed)
 ) -> Asked:
     """Ask for the image with the most images around it that no labeled or asked one has around it.
 
@@ -65,13 +72,14 @@ def ask_probcover(
     `covers`: images that are newly covered. When all are covered, the rest is drawn (the authors' code repeats
     itself then). Their paper draws among the best five, their code takes the best, and so does this. As for
     typiclust, their features are self-supervised ones. The graph is never kept: an image's neighbours are worked out
-    when it becomes covered, and once before.
+    when it becomes covered, and once before. largest: a larger pool is refused before anything is trained, as all
+    pairs of images are compared.
     """
     x, known = looks(scan, features, unit=True)
     chance = scan.generator("probcover")
     reach = delta or purest(torch.cat([known, x]), max(2, scan.pool.classes), purity, sample, chance)
     new = Points.of(x)
-    bare = nearest(new, Points.of(known))[0] >= reach**2
+    bare = gaps(new, Points.of(known)) >= reach**2
     degree = torch.maximum(neighbours(new, new[bare], reach), bare.long())  # each covers itself
     positions, covers = [], []
     for _ in range(n):
