@@ -43,7 +43,8 @@ class Enough(Exception):
 class Recipe:
     """How the weights of one tag are trained.
 
-    settings: those of `zoo.create`. source: where the same images come from, if not from `data`.
+    settings: those of `zoo.create`. entries: more of these for single entries. source: where the same images come
+    from, if not from `data`: `folder:PATH`.
     """
 
     data: str
@@ -51,14 +52,38 @@ class Recipe:
     licence: str
     plan: str = "ours"
     settings: Mapping[str, Any] = field(default_factory=dict)
+    entries: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     source: str = ""
 
 
+KINDS = {".png": "PNG", ".jpg": "JPEG (lossy)", ".jpeg": "JPEG (lossy)"}
 UCI = "UCI lists it under CC BY 4.0 (recalled)"
 RECIPES = {
     "digits": Recipe("digits", 200, UCI),
-    "mnist": Recipe("mnist", 1_000, "CC BY-SA 3.0"),
-    "cifar10": Recipe("cifar10", 5_000, "none stated by its authors"),
+    "mnist": Recipe(
+        "mnist",
+        1_000,
+        "CC BY-SA 3.0",
+        settings={"augment": "shift", "steps": 2_000},
+        entries={
+            "vaal": {"game_steps": 2_000},
+            "ta_vaal": {"game_steps": 1_500},
+            "ssal": {"lp_steps": 400, "pretext_steps": 1_500, "cluster_steps": 500},
+            "dpe": {"steps": 1_500},
+        },
+    ),
+    "cifar10": Recipe(
+        "cifar10",
+        5_000,
+        "none stated by its authors",
+        settings={"augment": "flip+shift", "steps": 2_000, "batch": 64},
+        entries={
+            "vaal": {"game_steps": 1_000},
+            "ta_vaal": {"game_steps": 1_000},
+            "ssal": {"lp_steps": 800, "pretext_steps": 1_000, "cluster_steps": 500},
+            "dpe": {"steps": 1_500},
+        },
+    ),
     "cifar10_large": Recipe("cifar10", 10_000, "none stated by its authors", settings={"trunk": "resnet18"}),
 }
 
@@ -98,25 +123,26 @@ def main() -> None:
 def make(name: str, recipe: Recipe, *, seeds: range, device: str, out: Path, work: Path, end: float) -> dict[str, Any]:
     """Train one name with each seed, and write the first one's file; what its card says about it."""
     entry = name.partition(".")[0]
-    copied = f", decoded from a folder {Path(recipe.source).name}" if recipe.source else ""
     accuracies, first = [], None
     for seed in seeds:
         pool, test = zoo.data(recipe.source or recipe.data, initial=recipe.labels, seed=seed)
-        learner = zoo.create(entry, seed=seed, device=device, plan=recipe.plan, **recipe.settings)
+        settings = {**recipe.settings, **recipe.entries.get(entry, {})}
+        learner = zoo.create(entry, seed=seed, device=device, plan=recipe.plan, **settings)
         learner, seconds, steps = trained(learner, pool, work, name, end)
         accuracies.append(accuracy(learner, test))
         if first is None:
             numbers = learner.diagnose(pool, test.images)
             first = learner, test
             about = {
-                "data": f"{recipe.data}{copied}",
+                "data": recipe.data + copied(recipe.source),
                 "shape": list(pool.shape),
                 "classes": pool.classes,
                 "labels": len(pool.labeled),
                 "unlabeled": len(pool.unlabeled),
                 "names": list(pool.names),
-                "pool": f'zoo.data("{recipe.data}", initial={recipe.labels}, seed={seed})',
+                "pool": f'zoo.data("{called(recipe)}", initial={recipe.labels}, seed={seed})',
                 "plan": recipe.plan,
+                "settings": settings,
                 "seed": seed,
                 "n": len(test.images),
                 "steps": steps,
@@ -175,6 +201,19 @@ def written(learner: Learner, test: Test, path: Path, about: dict[str, Any]) -> 
     about = {**about, "half": half, "accuracy": round(accuracy(again, test), 6)}
     checkpoints.write(path, {**card, "about": about}, numbers)
     return about
+
+
+def called(recipe: Recipe) -> str:
+    """What `zoo.data` is asked for; a folder without the place where it lies."""
+    return f"folder:PATH/{Path(recipe.source).name}" if recipe.source else recipe.data
+
+
+def copied(source: str) -> str:
+    """What the images were decoded from, where they are a copy: JPEG, for example, is lossy."""
+    if not source:
+        return ""
+    first = next(path for path in Path(source.removeprefix("folder:")).rglob("*.*") if path.suffix.lower() in KINDS)
+    return f", from a copy as {KINDS[first.suffix.lower()]} files"
 
 
 def accuracy(learner: Learner, test: Test) -> float:
