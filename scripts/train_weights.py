@@ -158,14 +158,18 @@ def make(name: str, recipe: Recipe, *, seeds: range, device: str, out: Path, wor
 
 
 def trained(learner: Learner, pool: zoo.Pool, work: Path, name: str, end: float) -> tuple[Learner, float, int]:
-    """The fitted learner, the seconds it took and its steps. Raises Enough when the time is over; it can go on."""
+    """The fitted learner, the seconds it took and its steps. Raises Enough when the time is over; it can go on.
+
+    The seconds are the processor's on a CPU, which others may share, and the clock's elsewhere.
+    """
     asked = f"{commit()} {learner!r} {pool.shape} {pool.labeled.tolist()} {len(pool)}"
     asked = sha256(asked.encode()).hexdigest()[:12]
     kept, spent = work / f"{name}.{asked}.safetensors", work / f"{name}.{asked}.json"
     seconds, steps = json.loads(spent.read_text()) if spent.exists() else (0.0, 0)
     if kept.exists():
         return zoo.load(kept, device=learner.device), seconds, steps
-    began = time.monotonic()
+    clock = time.process_time if learner.device == "cpu" else time.monotonic
+    began = clock()
 
     def watch(*_: object) -> None:
         if time.monotonic() > end:
@@ -174,7 +178,7 @@ def trained(learner: Learner, pool: zoo.Pool, work: Path, name: str, end: float)
     try:
         learner.fit(pool, progress=watch, snapshot=kept.with_suffix(".snapshot"))
     finally:
-        spent.write_text(json.dumps([seconds + time.monotonic() - began, learner.ticks]))
+        spent.write_text(json.dumps([seconds + clock() - began, learner.ticks]))
     learner.save(kept)
     return learner, *json.loads(spent.read_text())
 
@@ -225,7 +229,7 @@ def processor(device: str) -> str:
     """What it was trained on, in words."""
     if resolve_device(device).startswith("cuda"):
         return torch.cuda.get_device_name()
-    return f"CPU, {torch.get_num_threads()} threads"
+    return f"CPU, {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}, processor time"
 
 
 @cache

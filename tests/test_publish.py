@@ -1,5 +1,6 @@
 """From training to a server and back: the scripts that make weights and put them where others find them."""
 
+import base64
 import json
 import os
 import subprocess
@@ -94,7 +95,7 @@ def test_a_served_folder_gives_the_same_bytes(folder, tmp_path, monkeypatch, ser
 
 
 class Hub(BaseHTTPRequestHandler):
-    """As much of the Hugging Face hub as a download needs: what is in a repository, and its files."""
+    """As much of the Hugging Face hub as uploads and downloads need: one repository, whose files are a folder."""
 
     protocol_version = "HTTP/1.1"
     SHA = "a" * 40
@@ -108,6 +109,47 @@ class Hub(BaseHTTPRequestHandler):
 
     def do_HEAD(self):
         self.do_GET()
+
+    def do_PUT(self):
+        """The bytes of a large file, under their hash."""
+        (self.folder / self.path.rpartition("/")[2]).write_bytes(self.rfile.read(int(self.headers["Content-Length"])))
+        self.answer({})
+
+    def do_POST(self):
+        said = self.rfile.read(int(self.headers["Content-Length"]))
+        here = f"http://{self.headers['Host']}"
+        if self.path == "/api/repos/create":
+            return self.answer({"url": f"{here}/me/mine", "name": "me/mine"})
+        if self.path.endswith("/preupload/main"):
+            modes = {True: "lfs", False: "regular"}
+            files = [
+                {"path": file["path"], "uploadMode": modes["safetensors" in file["path"]], "shouldIgnore": False}
+                for file in json.loads(said)["files"]
+            ]
+            return self.answer({"files": files})
+        if self.path.endswith("/info/lfs/objects/batch"):
+            objects = [
+                {**each, "actions": {"upload": {"href": f"{here}/lfs/{each['oid']}"}}}
+                for each in json.loads(said)["objects"]
+            ]
+            return self.answer({"transfer": "basic", "objects": objects})
+        if self.path.endswith("/commit/main"):
+            for line in map(json.loads, said.splitlines()):
+                value = line["value"]
+                if line["key"] == "file":
+                    (self.folder / value["path"]).write_bytes(base64.b64decode(value["content"]))
+                elif line["key"] == "lfsFile":
+                    (self.folder / value["oid"]).rename(self.folder / value["path"])
+            return self.answer({"commitUrl": f"{here}/me/mine/commit/{self.SHA}", "commitOid": self.SHA})
+        return self.send_error(404)
+
+    def answer(self, what):
+        data = json.dumps(what).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
 
     def do_GET(self):
         names = sorted(path.name for path in self.folder.iterdir())
@@ -158,6 +200,26 @@ def test_a_repository_of_the_hub_gives_the_file_of_the_entry(folder, tmp_path, s
     for lines, kind in ((said(), "ConnectionError"), (said(HF_HUB_OFFLINE="1"), "FileNotFoundError")):
         assert lines[:2] == want
         assert lines[2].startswith(f"{kind} hf-hub:me/nothing cannot be had from the hub")
+
+
+def test_a_folder_sent_to_the_hub_comes_back_with_the_same_bytes(folder, tmp_path, serve):
+    (tmp_path / "hub").mkdir()
+    (folder / "notes.txt").write_text("nobody else's business")
+    url = serve(partial(Hub, tmp_path / "hub"))
+    here = {**os.environ, "HF_ENDPOINT": url, "HF_HOME": str(tmp_path / "hf"), "PYTHONPATH": str(ROOT)}
+    here |= {"HF_TOKEN": "hf_of_nobody", "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    here |= {"OMP_NUM_THREADS": "1"}
+
+    def run(*words):
+        out = subprocess.run([sys.executable, *words], env=here, capture_output=True, text=True, check=False)
+        assert out.returncode == 0, out.stderr
+        return out.stdout
+
+    run(ROOT / "scripts" / "publish.py", folder, "--hub", "me/mine")
+    sent = {path.name: path.read_bytes() for path in (tmp_path / "hub").iterdir()}
+    assert sent == {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".txt"}
+    code = "import checkpoints; print(checkpoints.locate('hf-hub:me/mine', 'vaal'))"
+    assert Path(run("-c", code).strip()).read_bytes() == (folder / "vaal.noise.safetensors").read_bytes()
 
 
 TINY = Recipe("digits", 20, "free", settings={"steps": 3, "batch": 8, "width": 4})
