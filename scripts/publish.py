@@ -3,12 +3,14 @@
 usage: publish.py [FOLDER]                     # FOLDER/manifest.toml and FOLDER/NAME.md; FOLDER is checkpoints/
        publish.py [FOLDER] --static OUT        # what any web server can serve: ALZOO_WEIGHTS_URL=http://.../OUT
        publish.py [FOLDER] --hub OWNER/NAME    # upload to a repository: pretrained="hf-hub:OWNER/NAME"
+       publish.py [FOLDER] --url https://...   # write into the manifest where that folder is served
 """
 
 import argparse
 import json
 import shutil
 import sys
+import tomllib
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -31,8 +33,9 @@ def main() -> None:
     ask.add_argument("folder", nargs="?", type=Path, default=Path(checkpoints.__file__).parent)
     ask.add_argument("--static", type=Path, metavar="OUT")
     ask.add_argument("--hub", metavar="OWNER/NAME")
+    ask.add_argument("--url", help='from where users who have no file download it; "" for nowhere')
     given = ask.parse_args()
-    names = write(given.folder)
+    names = write(given.folder, url=given.url)
     if given.static:
         copy(given.folder, given.static)
     if given.hub:
@@ -40,12 +43,17 @@ def main() -> None:
     sys.stdout.write(f"{len(names)} weights: {', '.join(names)}\n")
 
 
-def write(folder: Path, largest: int = LARGEST) -> list[str]:
-    """The manifest and the cards of all weights in a folder; the names of these. Too large files are cut up."""
+def write(folder: Path, largest: int = LARGEST, *, url: str | None = None) -> list[str]:
+    """The manifest and the cards of all weights in a folder; the names of these. Too large files are cut up.
+
+    url: where the folder is served; None leaves what the manifest says.
+    """
     manifest = folder / "manifest.toml"
+    if url is None:
+        url = tomllib.loads(manifest.read_text()).get("url", "") if manifest.exists() else ""
     known = {w.name: w for w in checkpoints.table(manifest)} if manifest.exists() else {}
     rows = {
-        name: line(w.file, w.sha256, w.bytes, pieces=w.pieces, url=w.url, **w.about)
+        name: line(w.file, w.sha256, w.bytes, pieces=w.pieces, **w.about)
         for name, w in known.items()
         if w.pieces and all((folder / piece.file).exists() for piece in w.pieces)
     }
@@ -57,7 +65,7 @@ def write(folder: Path, largest: int = LARGEST) -> list[str]:
         rows[name] = {**described(path), **told}
         if path.stat().st_size > largest:
             rows[name]["pieces"] = [described(piece) for piece in cut(path, largest)]
-    tables: dict[str, dict[str, Any]] = {}
+    tables: dict[str, Any] = {"url": url} if url else {}
     for name, row in sorted(rows.items()):
         entry, _, tag = name.partition(".")
         tables.setdefault(entry, {})[tag] = row
@@ -72,10 +80,9 @@ def described(path: Path) -> dict[str, Any]:
     return {"file": path.name, "sha256": sha256(data).hexdigest(), "bytes": len(data)}
 
 
-def line(file: str, sha256: str, bytes: int, *, pieces: Any, url: str | None, **about: Any) -> dict[str, Any]:
+def line(file: str, sha256: str, bytes: int, *, pieces: Any, **about: Any) -> dict[str, Any]:
     """A table of the manifest as it stood there."""
-    more = {"pieces": [vars(piece) for piece in pieces], **({} if url is None else {"url": url})}
-    return {"file": file, "sha256": sha256, "bytes": bytes, **about, **more}
+    return {"file": file, "sha256": sha256, "bytes": bytes, **about, "pieces": [vars(piece) for piece in pieces]}
 
 
 def cut(path: Path, largest: int) -> list[Path]:

@@ -67,6 +67,8 @@ RECIPES = {
         settings={"augment": "shift", "steps": 2_000},
         entries={
             "vaal": {"game_steps": 2_000},
+            "gaal": {"gan_steps": 12_000},
+            "aral": {"game_steps": 1_000},
             "ta_vaal": {"game_steps": 1_500},
             "ssal": {"lp_steps": 400, "pretext_steps": 1_500, "cluster_steps": 500},
             "dpe": {"steps": 1_500},
@@ -79,6 +81,8 @@ RECIPES = {
         settings={"augment": "flip+shift", "steps": 2_000, "batch": 64},
         entries={
             "vaal": {"game_steps": 1_000},
+            "gaal": {"gan_steps": 6_000},
+            "aral": {"game_steps": 1_000, "batch": 32},
             "ta_vaal": {"game_steps": 1_000},
             "ssal": {"lp_steps": 800, "pretext_steps": 1_000, "cluster_steps": 500},
             "dpe": {"steps": 1_500},

@@ -75,6 +75,20 @@ def test_a_folder_gets_a_manifest_and_cards(folder):
     assert (folder / "manifest.toml").read_bytes() == before
 
 
+def test_the_manifest_keeps_where_the_folder_is_served(folder, tmp_path, monkeypatch, serve):
+    url = serve(partial(SimpleHTTPRequestHandler, directory=folder))
+    monkeypatch.delenv("ALZOO_WEIGHTS_URL", raising=False)
+    publish.write(folder)
+    assert [weights.url for weights in checkpoints.table(folder / "manifest.toml")] == [None, None]
+    for asked in ({"url": url}, {}):
+        publish.write(folder, **asked)
+        plain, _ = checkpoints.table(folder / "manifest.toml")
+        assert plain.url == url
+    assert checkpoints.fetch(plain, tmp_path).read_bytes() == (folder / plain.file).read_bytes()
+    publish.write(folder, url="")
+    assert checkpoints.table(folder / "manifest.toml")[0].url is None
+
+
 @pytest.mark.parametrize("largest", [1 << 24, 4000])
 def test_a_served_folder_gives_the_same_bytes(folder, tmp_path, monkeypatch, serve, largest):
     want = {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
