@@ -285,11 +285,45 @@ def test_half_precision_is_kept_only_where_no_decision_changes(tmp_path):
     assert checkpoints.read(tmp_path / "a.safetensors")[1]["head.linear.bias"].dtype == torch.float32
 
 
-def test_what_starting_from_weights_gains_is_measured_with_its_interval(monkeypatch, capsys):
-    words = "finetune_study.py --tag digits --data digits --seeds 2 --steps 0 --labels 20 --device cpu"
-    monkeypatch.setattr(sys, "argv", words.split())
+def study(monkeypatch, out, *more):
+    words = "--tag digits --data digits --entries plain --seeds 2 --steps 0 --labels 20 --pool 100 --device cpu --out"
+    monkeypatch.setattr(sys, "argv", ["finetune_study.py", *words.split(), str(out), *more])
     finetune_study.main()
-    (line,) = capsys.readouterr().out.splitlines()
-    gain, low, high = (float(word.strip("[],")) for word in line.split()[-3:])
-    assert low <= gain <= high
-    assert gain > 0.3, "no step: weights that know digits, against chance"
+    return [json.loads(line) for line in out.read_text().splitlines()]
+
+
+def test_what_starting_from_weights_gains_is_written_with_its_interval(monkeypatch, tmp_path, capsys):
+    (line,) = study(monkeypatch, tmp_path / "a.jsonl")
+    gains = [a - b for a, b in zip(line["started"], line["scratch"], strict=True)]
+    assert line["gain"] == pytest.approx(sum(gains) / 2)
+    assert line["low"] <= line["gain"] <= line["high"]
+    assert min(gains) > 0.3, "no step: weights that know digits, against chance"
+    assert (line["shape"], line["labels"], line["pool"], line["n"], line["seeds"]) == (
+        [1, 16, 16],
+        20,
+        100,
+        359,
+        [0, 1],
+    )
+    assert line["sha256"] == zoo.weights("plain.digits")[0].sha256
+    assert f"{line['gain']:+.4f}" in capsys.readouterr().out
+
+
+def test_a_study_made_again_takes_the_place_of_its_line_and_no_other(monkeypatch, tmp_path):
+    out = tmp_path / "a.jsonl"
+    (first,) = study(monkeypatch, out)
+    assert [line["lr_scale"] for line in study(monkeypatch, out, "--lr-scale", "trunk=0.1")] == [{}, {"trunk": 0.1}]
+    assert study(monkeypatch, out)[1] == first
+
+
+def test_cards_tell_what_starting_from_them_has_given(folder):
+    line = {"entry": "vaal", "tag": "noise", "data": "snow", "shape": [1, 8, 8], "labels": 4, "steps": 5}
+    line |= {"lr_scale": {}, "seeds": [0, 1], "started_mean": 0.5, "scratch_mean": 0.25, "gain": 0.25}
+    found = {"it pays": (0.2, 0.3), "no difference is shown": (-0.1, 0.6), "it costs": (-0.3, -0.2)}
+    for words, (low, high) in found.items():
+        (folder / "finetune.jsonl").write_text(json.dumps({**line, "low": low, "high": high}) + "\n")
+        publish.write(folder)
+        text = (folder / "vaal.noise.md").read_text()
+        assert "To snow, 1x8x8, 4 labels, 5 steps, 2 seeds: accuracy 0.5000 from these weights, 0.2500" in text
+        assert f"{words}." in text
+        assert "Fine-tuning" not in (folder / "plain.noise.md").read_text()

@@ -21,6 +21,7 @@ from checkpoints.weights import ABOUT, HERE
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
+import cards
 import publish
 
 SHIPPED = zoo.weights()
@@ -65,9 +66,7 @@ def test_files_are_what_manifest_and_cards_say(weights, tmp_path):
     assert {**card["about"], **weights.about} == card["about"]
     low, high = stated(weights)
     assert low <= weights.about["accuracy"] <= high
-    assert (HERE / f"{weights.name}.md").read_text() == publish.page(
-        weights.name, card, publish.tuned(HERE, weights.name)
-    )
+    assert (HERE / f"{weights.name}.md").read_text() == cards.page(weights.name, card, cards.tuned(HERE, weights.name))
 
 
 @pytest.mark.parametrize("weights", FOUND, ids=lambda weights: weights.name)
