@@ -1,6 +1,7 @@
 """The cards of weights in Markdown: what they are, how they were made, how good they are, and what they are not."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,8 @@ def page(name: str, card: dict[str, Any], tuned: Sequence[str] = ()) -> str:
     about, entry = card.get("about", {}), catalogue.entries().get(card["name"])
     paper = entry.paper if entry is not None and entry.paper != "-" else "none: plain supervised training"
     low, high = interval(about["accuracy"], about["n"])
+    copy = re.search('folder:[^"]+', about.get("pool", ""))
+    command = f"python scripts/train_weights.py --name {name}{f' --data {copy[0]}' if copy else ''}"
     given = ", ".join(f"{key}={value}" for key, value in about.get("settings", {}).items())
     rows = {
         "method": f"`{card['name']}` ({paper})",
@@ -73,6 +76,6 @@ def page(name: str, card: dict[str, Any], tuned: Sequence[str] = ()) -> str:
             *(["\n## Fine-tuning\n", *(f"- {sentence}" for sentence in tuned)] if tuned else []),
             *([] if paper.startswith("none") else [f"\n## Citation\n\n{paper}"]),
             "\n## Made by\n",
-            f"alzoo {card['alzoo']}: `python scripts/train_weights.py --name {name}`.\n",
+            f"alzoo {card['alzoo']}: `{command}`.\n",
         )
     )

@@ -7,7 +7,9 @@ import torch
 from torch import nn
 
 import zoo
+from zoo.cli import settings
 from zoo.parts import coloured
+from zoo.studies.study import Study
 from zoo.testing import CLASSES, SHAPE, Subject, pool, weights
 
 ENTRIES = zoo.names("entries")
@@ -135,6 +137,15 @@ def test_scales_are_on_the_card_and_come_back_with_the_file(tmp_path):
     assert "lr_scale={'trunk': 0.1, 'vae': 2.0}" in repr(learner)
     again = zoo.load(learner.save(tmp_path / "vaal.safetensors"), device="cpu")
     assert again.lr_scale == learner.card()["lr_scale"] == learner.warm().lr_scale == {"trunk": 0.1, "vae": 2.0}
+
+
+def test_a_study_hands_the_scales_to_its_learner(tmp_path):
+    given = settings(["plain.lr_scale={trunk=0.1}"], ("plain",))
+    study = Study(data="digits", learners=("plain",), settings=given)
+    (tmp_path / "study.toml").write_text(study.toml())
+    again = Study.read(tmp_path / "study.toml")
+    assert again == study
+    assert again.learner("plain", 0, pool()).lr_scale == {"trunk": 0.1}
 
 
 def test_a_plain_twin_has_the_scales_of_its_parts():
