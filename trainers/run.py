@@ -149,10 +149,9 @@ class Run:
         player: their name in errors, by default that of the parts.
         """
         state = self._state
-        if optimizer is None:
-            optimizer = Idle()
-        elif self.lr_scale:
+        if optimizer is not None and self.lr_scale:
             scale({self.parts[name]: factor for name, factor in self.lr_scale.items()}, optimizer)
+        optimizer = Idle() if optimizer is None else optimizer
         number, player = len(state.players), player or self._name(module)
         wrapped, step = self.fabric.setup(module, optimizer)
         if self._saved is not None and number < len(self._saved["players"]):
