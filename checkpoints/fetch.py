@@ -99,7 +99,7 @@ def offline() -> bool:
 
 def _address(weights: Weights, file: File | Weights) -> str:
     """Where a file is downloaded from. Raises FileNotFoundError if nowhere."""
-    make = f"Make it: python scripts/train_weights.py --name {weights.name}"
+    make = f"Or make it, in a clone of alzoo: python scripts/train_weights.py --name {weights.name}"
     if offline():
         raise FileNotFoundError(
             f"{file.file} ({weights.name}) is not on this machine, and it is offline: unset HF_HUB_OFFLINE and "

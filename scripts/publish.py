@@ -3,21 +3,23 @@
 usage: publish.py [FOLDER]                     # FOLDER/manifest.toml and FOLDER/NAME.md; FOLDER is checkpoints/
        publish.py [FOLDER] --static OUT        # what any web server can serve: ALZOO_WEIGHTS_URL=http://.../OUT
        publish.py [FOLDER] --hub OWNER/NAME    # upload to a repository: pretrained="hf-hub:OWNER/NAME"
+       publish.py [FOLDER] --url https://...   # write into the manifest where that folder is served
 """
 
 import argparse
 import shutil
 import sys
+import tomllib
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import cards
 import tomli_w
 
 import checkpoints
 import zoo
 from checkpoints.weights import ABOUT
-from zoo import catalogue
 
 LARGEST = 16 << 20  # bytes of one file; a larger one is cut into pieces
 HEAD = "# One table per entry.tag: where the file is, and what the weights are. Written by scripts/publish.py.\n\n"
@@ -28,8 +30,9 @@ def main() -> None:
     ask.add_argument("folder", nargs="?", type=Path, default=Path(checkpoints.__file__).parent)
     ask.add_argument("--static", type=Path, metavar="OUT")
     ask.add_argument("--hub", metavar="OWNER/NAME")
+    ask.add_argument("--url", help='from where users who have no file download it; "" for nowhere')
     given = ask.parse_args()
-    names = write(given.folder)
+    names = write(given.folder, url=given.url)
     if given.static:
         copy(given.folder, given.static)
     if given.hub:
@@ -37,12 +40,17 @@ def main() -> None:
     sys.stdout.write(f"{len(names)} weights: {', '.join(names)}\n")
 
 
-def write(folder: Path, largest: int = LARGEST) -> list[str]:
-    """The manifest and the cards of all weights in a folder; the names of these. Too large files are cut up."""
+def write(folder: Path, largest: int = LARGEST, *, url: str | None = None) -> list[str]:
+    """The manifest and the cards of all weights in a folder; the names of these. Too large files are cut up.
+
+    url: where the folder is served; None leaves what the manifest says.
+    """
     manifest = folder / "manifest.toml"
+    if url is None:
+        url = tomllib.loads(manifest.read_text()).get("url", "") if manifest.exists() else ""
     known = {w.name: w for w in checkpoints.table(manifest)} if manifest.exists() else {}
     rows = {
-        name: line(w.file, w.sha256, w.bytes, pieces=w.pieces, url=w.url, **w.about)
+        name: line(w.file, w.sha256, w.bytes, pieces=w.pieces, **w.about)
         for name, w in known.items()
         if w.pieces and all((folder / piece.file).exists() for piece in w.pieces)
     }
@@ -50,11 +58,11 @@ def write(folder: Path, largest: int = LARGEST) -> list[str]:
         name = path.name.removesuffix(".safetensors")
         card, _ = checkpoints.read(path)
         told = {key: value for key, value in card.get("about", {}).items() if key in ABOUT}
-        (folder / f"{name}.md").write_text(page(name, card))
+        (folder / f"{name}.md").write_text(cards.page(name, card, cards.tuned(folder, name)))
         rows[name] = {**described(path), **told}
         if path.stat().st_size > largest:
             rows[name]["pieces"] = [described(piece) for piece in cut(path, largest)]
-    tables: dict[str, dict[str, Any]] = {}
+    tables: dict[str, Any] = {"url": url} if url else {}
     for name, row in sorted(rows.items()):
         entry, _, tag = name.partition(".")
         tables.setdefault(entry, {})[tag] = row
@@ -69,10 +77,9 @@ def described(path: Path) -> dict[str, Any]:
     return {"file": path.name, "sha256": sha256(data).hexdigest(), "bytes": len(data)}
 
 
-def line(file: str, sha256: str, bytes: int, *, pieces: Any, url: str | None, **about: Any) -> dict[str, Any]:
+def line(file: str, sha256: str, bytes: int, *, pieces: Any, **about: Any) -> dict[str, Any]:
     """A table of the manifest as it stood there."""
-    more = {"pieces": [vars(piece) for piece in pieces], **({} if url is None else {"url": url})}
-    return {"file": file, "sha256": sha256, "bytes": bytes, **about, **more}
+    return {"file": file, "sha256": sha256, "bytes": bytes, **about, "pieces": [vars(piece) for piece in pieces]}
 
 
 def cut(path: Path, largest: int) -> list[Path]:
@@ -106,43 +113,6 @@ def upload(folder: Path, repository: str) -> None:
         folder_path=folder,
         allow_patterns=["*.safetensors", "*.safetensors.*", "*.md", "manifest.toml"],
         commit_message=f"Weights of alzoo {zoo.__version__}",
-    )
-
-
-def page(name: str, card: dict[str, Any]) -> str:
-    """The card of one file in Markdown."""
-    about, entry = card.get("about", {}), catalogue.entries().get(card["name"])
-    paper = entry.paper if entry is not None and entry.paper != "-" else "none: plain supervised training"
-    rows = {
-        "method": f"`{card['name']}` ({paper})",
-        "data": f"{about.get('data')}; licence: {about.get('licence')}",
-        "images": f"{'x'.join(map(str, card['shape']))} (c h w), {card['classes']} classes",
-        "protocol": f"{about.get('labels')} labels, {about.get('unlabeled')} unlabeled images: `{about.get('pool')}`",
-        "plan": f"`{card['plan']}`, seed {about.get('seed')}, {about.get('steps')} steps, augment={card['augment']}",
-        "accuracy of this file": f"{about.get('accuracy', float('nan')):.4f} on {about.get('n')} test images",
-        "accuracy of seeds": ", ".join(f"{value:.4f}" for value in about.get("accuracies", ())),
-        "trained on": f"{about.get('device')}, {about.get('minutes')} minutes, commit {about.get('commit')}",
-        "numbers": "half precision; no decision on the test images is another" if about.get("half") else "float32",
-        **{f"diagnosis: {key}": f"{value:.4g}" for key, value in about.get("diagnosis", {}).items()},
-    }
-    limits = [
-        "Trained on small images of one data set, with few labels: a start for a fit, and a query for that data.",
-        "It has seen the labels of the pool above and no others; its query takes those images for labeled.",
-        *about.get("doubts", ()),
-    ]
-    tag = name.partition(".")[2]
-    return "\n".join(
-        (
-            f"# {name}\n",
-            f'`zoo.create("{card["name"]}", pretrained="{tag}")`\n',
-            "| | |\n|---|---|",
-            *(f"| {key} | {value} |" for key, value in rows.items()),
-            "\n## Limits\n",
-            *(f"- {limit}" for limit in limits),
-            *([] if paper.startswith("none") else [f"\n## Citation\n\n{paper}"]),
-            "\n## Made by\n",
-            f"alzoo {card['alzoo']}: `python scripts/train_weights.py --name {name}`.\n",
-        )
     )
 
 

@@ -43,7 +43,8 @@ class Enough(Exception):
 class Recipe:
     """How the weights of one tag are trained.
 
-    settings: those of `zoo.create`. source: where the same images come from, if not from `data`.
+    settings: those of `zoo.create`. entries: more of these for single entries. source: where the same images come
+    from, if not from `data`: `folder:PATH`.
     """
 
     data: str
@@ -51,14 +52,41 @@ class Recipe:
     licence: str
     plan: str = "ours"
     settings: Mapping[str, Any] = field(default_factory=dict)
+    entries: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     source: str = ""
 
 
+KINDS = {".png": "PNG", ".jpg": "JPEG (lossy)", ".jpeg": "JPEG (lossy)"}
 UCI = "UCI lists it under CC BY 4.0 (recalled)"
 RECIPES = {
     "digits": Recipe("digits", 200, UCI),
-    "mnist": Recipe("mnist", 1_000, "CC BY-SA 3.0"),
-    "cifar10": Recipe("cifar10", 5_000, "none stated by its authors"),
+    "mnist": Recipe(
+        "mnist",
+        1_000,
+        "CC BY-SA 3.0",
+        settings={"augment": "shift", "steps": 2_000},
+        entries={
+            "vaal": {"game_steps": 2_000},
+            "gaal": {"gan_steps": 12_000},
+            "aral": {"game_steps": 1_000},
+            "ta_vaal": {"game_steps": 1_500},
+            "ssal": {"lp_steps": 400, "pretext_steps": 1_500, "cluster_steps": 500},
+            "dpe": {"steps": 1_500},
+        },
+    ),
+    "cifar10": Recipe(
+        "cifar10",
+        5_000,
+        "none stated by its authors",
+        settings={"augment": "flip+shift", "steps": 1_000, "batch": 64},
+        entries={
+            "vaal": {"game_steps": 500},
+            "gaal": {"gan_steps": 5_000},
+            "aral": {"game_steps": 500},
+            "ta_vaal": {"game_steps": 500},
+            "ssal": {"lp_steps": 400, "pretext_steps": 600, "cluster_steps": 300},
+        },
+    ),
     "cifar10_large": Recipe("cifar10", 10_000, "none stated by its authors", settings={"trunk": "resnet18"}),
 }
 
@@ -98,25 +126,26 @@ def main() -> None:
 def make(name: str, recipe: Recipe, *, seeds: range, device: str, out: Path, work: Path, end: float) -> dict[str, Any]:
     """Train one name with each seed, and write the first one's file; what its card says about it."""
     entry = name.partition(".")[0]
-    copied = f", decoded from a folder {Path(recipe.source).name}" if recipe.source else ""
     accuracies, first = [], None
     for seed in seeds:
         pool, test = zoo.data(recipe.source or recipe.data, initial=recipe.labels, seed=seed)
-        learner = zoo.create(entry, seed=seed, device=device, plan=recipe.plan, **recipe.settings)
+        settings = {**recipe.settings, **recipe.entries.get(entry, {})}
+        learner = zoo.create(entry, seed=seed, device=device, plan=recipe.plan, **settings)
         learner, seconds, steps = trained(learner, pool, work, name, end)
         accuracies.append(accuracy(learner, test))
         if first is None:
             numbers = learner.diagnose(pool, test.images)
             first = learner, test
             about = {
-                "data": f"{recipe.data}{copied}",
+                "data": recipe.data + copied(recipe.source),
                 "shape": list(pool.shape),
                 "classes": pool.classes,
                 "labels": len(pool.labeled),
                 "unlabeled": len(pool.unlabeled),
                 "names": list(pool.names),
-                "pool": f'zoo.data("{recipe.data}", initial={recipe.labels}, seed={seed})',
+                "pool": f'zoo.data("{called(recipe)}", initial={recipe.labels}, seed={seed})',
                 "plan": recipe.plan,
+                "settings": settings,
                 "seed": seed,
                 "n": len(test.images),
                 "steps": steps,
@@ -132,14 +161,18 @@ def make(name: str, recipe: Recipe, *, seeds: range, device: str, out: Path, wor
 
 
 def trained(learner: Learner, pool: zoo.Pool, work: Path, name: str, end: float) -> tuple[Learner, float, int]:
-    """The fitted learner, the seconds it took and its steps. Raises Enough when the time is over; it can go on."""
+    """The fitted learner, the seconds it took and its steps. Raises Enough when the time is over; it can go on.
+
+    The seconds are the processor's on a CPU, which others may share, and the clock's elsewhere.
+    """
     asked = f"{commit()} {learner!r} {pool.shape} {pool.labeled.tolist()} {len(pool)}"
     asked = sha256(asked.encode()).hexdigest()[:12]
     kept, spent = work / f"{name}.{asked}.safetensors", work / f"{name}.{asked}.json"
     seconds, steps = json.loads(spent.read_text()) if spent.exists() else (0.0, 0)
     if kept.exists():
         return zoo.load(kept, device=learner.device), seconds, steps
-    began = time.monotonic()
+    clock = time.process_time if learner.device == "cpu" else time.monotonic
+    began = clock()
 
     def watch(*_: object) -> None:
         if time.monotonic() > end:
@@ -148,7 +181,7 @@ def trained(learner: Learner, pool: zoo.Pool, work: Path, name: str, end: float)
     try:
         learner.fit(pool, progress=watch, snapshot=kept.with_suffix(".snapshot"))
     finally:
-        spent.write_text(json.dumps([seconds + time.monotonic() - began, learner.ticks]))
+        spent.write_text(json.dumps([seconds + clock() - began, learner.ticks]))
     learner.save(kept)
     return learner, *json.loads(spent.read_text())
 
@@ -177,6 +210,19 @@ def written(learner: Learner, test: Test, path: Path, about: dict[str, Any]) -> 
     return about
 
 
+def called(recipe: Recipe) -> str:
+    """What `zoo.data` is asked for; a folder without the place where it lies."""
+    return f"folder:PATH/{Path(recipe.source).name}" if recipe.source else recipe.data
+
+
+def copied(source: str) -> str:
+    """What the images were decoded from, where they are a copy: JPEG, for example, is lossy."""
+    if not source:
+        return ""
+    first = next(path for path in Path(source.removeprefix("folder:")).rglob("*.*") if path.suffix.lower() in KINDS)
+    return f", from a copy as {KINDS[first.suffix.lower()]} files"
+
+
 def accuracy(learner: Learner, test: Test) -> float:
     right: Tensor = learner.predict(test.images).argmax(1) == test.targets
     return right.double().mean().item()
@@ -186,7 +232,7 @@ def processor(device: str) -> str:
     """What it was trained on, in words."""
     if resolve_device(device).startswith("cuda"):
         return torch.cuda.get_device_name()
-    return f"CPU, {torch.get_num_threads()} threads"
+    return f"CPU, {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}, processor time"
 
 
 @cache

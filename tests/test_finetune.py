@@ -7,7 +7,9 @@ import torch
 from torch import nn
 
 import zoo
+from zoo.cli import settings
 from zoo.parts import coloured
+from zoo.studies.study import Study
 from zoo.testing import CLASSES, SHAPE, Subject, pool, weights
 
 ENTRIES = zoo.names("entries")
@@ -80,6 +82,93 @@ def test_frozen_parts_stay_as_they_were_trained(base, frozen):
     before = weights(learner)
     after = weights(started(base, freeze=frozen).fit(pool(seed=1)))
     assert all(torch.equal(before[key], after[key]) for key in before if key.split(".")[0] in frozen)
+
+
+ONCE = {"steps": 1, "game_steps": 1, "lp_steps": 1, "alone": 0.0, "trust": 0.0}  # one step in which all take part
+
+
+def moved(learner, fitted):
+    """How far each part's parameters are from where they were: by part, one long row each."""
+    pairs = {name: (learner.parts[name].parameters(), part.parameters()) for name, part in fitted.parts.items()}
+    apart = {name: [(new - old).flatten() for old, new in zip(*pair, strict=True)] for name, pair in pairs.items()}
+    return {name: torch.cat(rows).detach() for name, rows in apart.items() if rows}
+
+
+def test_one_step_takes_a_scaled_part_so_much_as_far(base):
+    learner, _ = base
+    once = {name: value for name, value in ONCE.items() if name in learner.settings}
+    whole = moved(learner, started(base, **once).fit(pool()))
+    still = {name for name, row in whole.items() if not row.any()}
+    assert still == ({"generator", "discriminator"} if learner.name == "gaal" else set())  # its pretext is over
+    for part, row in whole.items():
+        half = moved(learner, started(base, **once, lr_scale={part: 0.5}).fit(pool()))
+        assert torch.allclose(half[part], row / 2, rtol=1e-2, atol=1e-6), part
+
+
+def test_parts_scaled_to_nothing_stay_as_they_were(base):
+    learner, _ = base
+    before = weights(learner)
+    for part in moved(learner, learner):  # those that have parameters
+        after = weights(started(base, lr_scale={part: 0}).fit(pool(seed=1)))
+        assert all(torch.equal(before[key], after[key]) for key in before if key.split(".")[0] == part), part
+
+
+@pytest.mark.parametrize("name", ["gaal", "ssal"])
+def test_the_pretext_scales_too(name):
+    def made(**settings):
+        learner = Subject(name).learner(**settings).fit(pool())
+        return learner.build(SHAPE, CLASSES), learner.begun[1]
+
+    part = "generator" if name == "gaal" else "trunk"
+    plan = {"gan_steps": 1} if name == "gaal" else {"pretext_steps": 1}
+    (start, whole), (_, half) = made(**plan), made(**plan, lr_scale={part: 0.5})
+    for key, value in start[part].named_parameters(part):
+        assert torch.allclose(half[key] - value, (whole[key] - value) / 2, rtol=1e-2, atol=1e-6)
+
+
+def test_no_scale_and_a_scale_of_one_are_the_same_bit_by_bit(base):
+    learner, _ = base
+    plain, ones = (started(base, lr_scale=scale).fit(pool()) for scale in (None, dict.fromkeys(learner.parts, 1)))
+    assert all(torch.equal(value, weights(ones)[key]) for key, value in weights(plain).items())
+
+
+def test_scales_are_on_the_card_and_come_back_with_the_file(tmp_path):
+    learner = Subject("vaal").learner(lr_scale={"trunk": 0.1, "vae": 2}).fit(pool())
+    assert "lr_scale={'trunk': 0.1, 'vae': 2.0}" in repr(learner)
+    again = zoo.load(learner.save(tmp_path / "vaal.safetensors"), device="cpu")
+    assert again.lr_scale == learner.card()["lr_scale"] == learner.warm().lr_scale == {"trunk": 0.1, "vae": 2.0}
+
+
+def test_a_study_hands_the_scales_to_its_learner(tmp_path):
+    given = settings(["plain.lr_scale={trunk=0.1}"], ("plain",))
+    study = Study(data="digits", learners=("plain",), settings=given)
+    (tmp_path / "study.toml").write_text(study.toml())
+    again = Study.read(tmp_path / "study.toml")
+    assert again == study
+    assert again.learner("plain", 0, pool()).lr_scale == {"trunk": 0.1}
+
+
+def test_a_plain_twin_has_the_scales_of_its_parts():
+    learner = Subject("aral").learner(training="plain", lr_scale={"trunk": 0.1, "critic": 2})
+    assert learner.twin.lr_scale == {"trunk": 0.1}
+    assert learner.fit(pool()).twin.parts is not None
+
+
+@pytest.mark.parametrize(
+    ("scale", "said"),
+    [
+        ({"tunk": 0.1}, "no part 'tunk' to scale; vaal has trunk, head, vae, critic"),
+        ({"trunk": -1}, "must be at least 0, and finite"),
+        ({"trunk": float("nan")}, "must be at least 0, and finite"),
+        ({"trunk": float("inf")}, "must be at least 0, and finite"),
+        ({"trunk": "slow"}, "must be of type float"),
+        (0.1, "must be a table of parts and factors"),
+    ],
+    ids=str,
+)
+def test_scales_that_make_no_sense_are_refused(scale, said):
+    with pytest.raises(ValueError, match=said):
+        Subject("vaal").learner(lr_scale=scale).fit(pool())
 
 
 def test_parts_can_be_taken_out_and_used_alone(base):

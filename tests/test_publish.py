@@ -1,5 +1,6 @@
 """From training to a server and back: the scripts that make weights and put them where others find them."""
 
+import base64
 import json
 import os
 import subprocess
@@ -74,6 +75,20 @@ def test_a_folder_gets_a_manifest_and_cards(folder):
     assert (folder / "manifest.toml").read_bytes() == before
 
 
+def test_the_manifest_keeps_where_the_folder_is_served(folder, tmp_path, monkeypatch, serve):
+    url = serve(partial(SimpleHTTPRequestHandler, directory=folder))
+    monkeypatch.delenv("ALZOO_WEIGHTS_URL", raising=False)
+    publish.write(folder)
+    assert [weights.url for weights in checkpoints.table(folder / "manifest.toml")] == [None, None]
+    for asked in ({"url": url}, {}):
+        publish.write(folder, **asked)
+        plain, _ = checkpoints.table(folder / "manifest.toml")
+        assert plain.url == url
+    assert checkpoints.fetch(plain, tmp_path).read_bytes() == (folder / plain.file).read_bytes()
+    publish.write(folder, url="")
+    assert checkpoints.table(folder / "manifest.toml")[0].url is None
+
+
 @pytest.mark.parametrize("largest", [1 << 24, 4000])
 def test_a_served_folder_gives_the_same_bytes(folder, tmp_path, monkeypatch, serve, largest):
     want = {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
@@ -94,7 +109,7 @@ def test_a_served_folder_gives_the_same_bytes(folder, tmp_path, monkeypatch, ser
 
 
 class Hub(BaseHTTPRequestHandler):
-    """As much of the Hugging Face hub as a download needs: what is in a repository, and its files."""
+    """As much of the Hugging Face hub as uploads and downloads need: one repository, whose files are a folder."""
 
     protocol_version = "HTTP/1.1"
     SHA = "a" * 40
@@ -108,6 +123,47 @@ class Hub(BaseHTTPRequestHandler):
 
     def do_HEAD(self):
         self.do_GET()
+
+    def do_PUT(self):
+        """The bytes of a large file, under their hash."""
+        (self.folder / self.path.rpartition("/")[2]).write_bytes(self.rfile.read(int(self.headers["Content-Length"])))
+        self.answer({})
+
+    def do_POST(self):
+        said = self.rfile.read(int(self.headers["Content-Length"]))
+        here = f"http://{self.headers['Host']}"
+        if self.path == "/api/repos/create":
+            return self.answer({"url": f"{here}/me/mine", "name": "me/mine"})
+        if self.path.endswith("/preupload/main"):
+            modes = {True: "lfs", False: "regular"}
+            files = [
+                {"path": file["path"], "uploadMode": modes["safetensors" in file["path"]], "shouldIgnore": False}
+                for file in json.loads(said)["files"]
+            ]
+            return self.answer({"files": files})
+        if self.path.endswith("/info/lfs/objects/batch"):
+            objects = [
+                {**each, "actions": {"upload": {"href": f"{here}/lfs/{each['oid']}"}}}
+                for each in json.loads(said)["objects"]
+            ]
+            return self.answer({"transfer": "basic", "objects": objects})
+        if self.path.endswith("/commit/main"):
+            for line in map(json.loads, said.splitlines()):
+                value = line["value"]
+                if line["key"] == "file":
+                    (self.folder / value["path"]).write_bytes(base64.b64decode(value["content"]))
+                elif line["key"] == "lfsFile":
+                    (self.folder / value["oid"]).rename(self.folder / value["path"])
+            return self.answer({"commitUrl": f"{here}/me/mine/commit/{self.SHA}", "commitOid": self.SHA})
+        return self.send_error(404)
+
+    def answer(self, what):
+        data = json.dumps(what).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
 
     def do_GET(self):
         names = sorted(path.name for path in self.folder.iterdir())
@@ -160,6 +216,26 @@ def test_a_repository_of_the_hub_gives_the_file_of_the_entry(folder, tmp_path, s
         assert lines[2].startswith(f"{kind} hf-hub:me/nothing cannot be had from the hub")
 
 
+def test_a_folder_sent_to_the_hub_comes_back_with_the_same_bytes(folder, tmp_path, serve):
+    (tmp_path / "hub").mkdir()
+    (folder / "notes.txt").write_text("nobody else's business")
+    url = serve(partial(Hub, tmp_path / "hub"))
+    here = {**os.environ, "HF_ENDPOINT": url, "HF_HOME": str(tmp_path / "hf"), "PYTHONPATH": str(ROOT)}
+    here |= {"HF_TOKEN": "hf_of_nobody", "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    here |= {"OMP_NUM_THREADS": "1"}
+
+    def run(*words):
+        out = subprocess.run([sys.executable, *words], env=here, capture_output=True, text=True, check=False)
+        assert out.returncode == 0, out.stderr
+        return out.stdout
+
+    run(ROOT / "scripts" / "publish.py", folder, "--hub", "me/mine")
+    sent = {path.name: path.read_bytes() for path in (tmp_path / "hub").iterdir()}
+    assert sent == {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".txt"}
+    code = "import checkpoints; print(checkpoints.locate('hf-hub:me/mine', 'vaal'))"
+    assert Path(run("-c", code).strip()).read_bytes() == (folder / "vaal.noise.safetensors").read_bytes()
+
+
 TINY = Recipe("digits", 20, "free", settings={"steps": 3, "batch": 8, "width": 4})
 
 
@@ -209,11 +285,45 @@ def test_half_precision_is_kept_only_where_no_decision_changes(tmp_path):
     assert checkpoints.read(tmp_path / "a.safetensors")[1]["head.linear.bias"].dtype == torch.float32
 
 
-def test_what_starting_from_weights_gains_is_measured_with_its_interval(monkeypatch, capsys):
-    words = "finetune_study.py --tag digits --data digits --seeds 2 --steps 0 --labels 20 --device cpu"
-    monkeypatch.setattr(sys, "argv", words.split())
+def study(monkeypatch, out, *more):
+    words = "--tag digits --data digits --entries plain --seeds 2 --steps 0 --labels 20 --pool 100 --device cpu --out"
+    monkeypatch.setattr(sys, "argv", ["finetune_study.py", *words.split(), str(out), *more])
     finetune_study.main()
-    (line,) = capsys.readouterr().out.splitlines()
-    gain, low, high = (float(word.strip("[],")) for word in line.split()[-3:])
-    assert low <= gain <= high
-    assert gain > 0.3, "no step: weights that know digits, against chance"
+    return [json.loads(line) for line in out.read_text().splitlines()]
+
+
+def test_what_starting_from_weights_gains_is_written_with_its_interval(monkeypatch, tmp_path, capsys):
+    (line,) = study(monkeypatch, tmp_path / "a.jsonl")
+    gains = [a - b for a, b in zip(line["started"], line["scratch"], strict=True)]
+    assert line["gain"] == pytest.approx(sum(gains) / 2)
+    assert line["low"] <= line["gain"] <= line["high"]
+    assert min(gains) > 0.3, "no step: weights that know digits, against chance"
+    assert (line["shape"], line["labels"], line["pool"], line["n"], line["seeds"]) == (
+        [1, 16, 16],
+        20,
+        100,
+        359,
+        [0, 1],
+    )
+    assert line["sha256"] == zoo.weights("plain.digits")[0].sha256
+    assert f"{line['gain']:+.4f}" in capsys.readouterr().out
+
+
+def test_a_study_made_again_takes_the_place_of_its_line_and_no_other(monkeypatch, tmp_path):
+    out = tmp_path / "a.jsonl"
+    (first,) = study(monkeypatch, out)
+    assert [line["lr_scale"] for line in study(monkeypatch, out, "--lr-scale", "trunk=0.1")] == [{}, {"trunk": 0.1}]
+    assert study(monkeypatch, out)[1] == first
+
+
+def test_cards_tell_what_starting_from_them_has_given(folder):
+    line = {"entry": "vaal", "tag": "noise", "data": "snow", "shape": [1, 8, 8], "labels": 4, "steps": 5}
+    line |= {"lr_scale": {}, "seeds": [0, 1], "started_mean": 0.5, "scratch_mean": 0.25, "gain": 0.25}
+    found = {"it pays": (0.2, 0.3), "no difference is shown": (-0.1, 0.6), "it costs": (-0.3, -0.2)}
+    for words, (low, high) in found.items():
+        (folder / "finetune.jsonl").write_text(json.dumps({**line, "low": low, "high": high}) + "\n")
+        publish.write(folder)
+        text = (folder / "vaal.noise.md").read_text()
+        assert "To snow, 1x8x8, 4 labels, 5 steps, 2 seeds: accuracy 0.5000 from these weights, 0.2500" in text
+        assert f"{words}." in text
+        assert "Fine-tuning" not in (folder / "plain.noise.md").read_text()

@@ -101,11 +101,13 @@ class Run:
         watch: Watch | None = None,
         snapshots: Snapshots | None = None,
         parts: Mapping[str, nn.Module] | None = None,
+        lr_scale: Mapping[str, float] | None = None,
         counting: bool = False,
         ranks: Ranks = ALONE,
     ) -> None:
         """parts: the networks by name, so that an error can say whose loss it was.
 
+        lr_scale: some of these, and the factor of their learning rate, whoever trains them.
         counting: no step is taken, they are only counted. ranks: who trains together; each gives the same arguments,
         but for fabric, journal and watch.
         """
@@ -121,6 +123,7 @@ class Run:
         self.watch = watch
         self.snapshots = snapshots
         self.parts = parts or {}
+        self.lr_scale = lr_scale or {}
         self.counting = counting
         self.ranks = ranks
         self._state = _State()
@@ -156,6 +159,8 @@ class Run:
         player: their name in errors, by default that of the parts.
         """
         state = self._state
+        if optimizer is not None and self.lr_scale:
+            scale({self.parts[name]: factor for name, factor in self.lr_scale.items()}, optimizer)
         optimizer = Idle() if optimizer is None else optimizer
         if self.ranks.of > 1 and self.device.type == "cuda":
             module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
@@ -390,6 +395,17 @@ class Idle(Optimizer):
 
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         pass
+
+
+def scale(factors: Mapping[nn.Module, float], optimizer: Optimizer) -> None:
+    """Parameters of some modules become groups of their own, in place: the rate times `lr_scale`, as timm calls it."""
+    own = {parameter: factor for module, factor in factors.items() for parameter in module.parameters()}
+    groups = []
+    for group in optimizer.param_groups:
+        for factor in dict.fromkeys(own.get(parameter, 1.0) for parameter in group["params"]):
+            mine = [parameter for parameter in group["params"] if own.get(parameter, 1.0) == factor]
+            groups.append({**group, "params": mine, "lr": factor * group["lr"], "lr_scale": factor})
+    optimizer.param_groups[:] = groups
 
 
 @contextmanager

@@ -79,9 +79,9 @@ def adam(module: nn.Module, lr: float, weight_decay: float = 0.0) -> Optimizer |
 
 
 def rate(step: Optimizer, lr: float) -> None:
-    """Give the optimizer a learning rate."""
+    """Give the optimizer a learning rate, and a part that has a scale so much of it."""
     for group in step.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("lr_scale", 1.0)
 
 
 def one_cycle(step: int, steps: int) -> float:

@@ -1,6 +1,7 @@
 """Every learner by name."""
 
 import logging
+import math
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -60,6 +61,7 @@ def create(
     devices: int = 1,
     pretrained: str | os.PathLike[str] | None = None,
     freeze: str | tuple[str, ...] = (),
+    lr_scale: Mapping[str, float] | None = None,
     training: Literal["own", "plain"] = "own",
     **settings: Any,
 ) -> Learner:
@@ -78,6 +80,8 @@ def create(
     pretrained: the tag of weights (`zoo.weights` lists them), a .safetensors file, `local-dir:FOLDER` or
         `hf-hub:OWNER/NAME`; the learner counts as fitted, and its `fit` starts from them.
     freeze: parts that keep their weights, as ("trunk",).
+    lr_scale: parts that learn slower or faster, as {"trunk": 0.1}: what each learning rate is multiplied by for their
+        parameters, in every loop, the pretext's too. 0 is the same as to freeze.
     training: "plain" for the control: the entry's own networks ask, and `predict` is a network trained plainly for as
         many steps beside them.
     Raises UnknownName, TypeError for a setting that does not exist, ValueError for a value that makes no sense.
@@ -105,6 +109,7 @@ def create(
         precision=resolve_precision(precision, device),
         devices=devices,
         freeze=parts_named(freeze),
+        lr_scale=parts_scaled(lr_scale or {}),
     )
     if training == "plain" or (called.startswith("plain+") and entry is not entries()["plain"]):
         learner = _plainly(learner)
@@ -176,6 +181,17 @@ def parts_named(freeze: str | tuple[str, ...]) -> tuple[str, ...]:
     if strange := [name for name in named if not isinstance(name, str)]:
         raise ValueError(f"freeze={strange[0]!r} is no name of a part")
     return named
+
+
+def parts_scaled(lr_scale: Mapping[str, float]) -> dict[str, float]:
+    """Names of parts with a factor each. Raises ValueError for anything but that, and below 0 or above all numbers."""
+    if not isinstance(lr_scale, Mapping):
+        raise ValueError(f"lr_scale={lr_scale!r} must be a table of parts and factors, as {{'trunk': 0.1}}")
+    factors = {name: check(f"lr_scale[{name!r}]", factor, like=1.0) for name, factor in lr_scale.items()}
+    for name, factor in factors.items():
+        if not 0 <= factor < math.inf:
+            raise ValueError(f"lr_scale[{name!r}]={factor!r} must be at least 0, and finite")
+    return {name: float(factor) for name, factor in factors.items()}
 
 
 def resolve_query(query: Query, settings: Mapping[str, Any], preset: Mapping[str, Any]) -> dict[str, Any]:
@@ -252,6 +268,7 @@ def load(
         device=device,
         precision=card["precision"],
         freeze=tuple(card["freeze"]),
+        lr_scale=card.get("lr_scale"),  # not in the first files of this format
         training=card["training"],
         augment=card["augment"],
         **card["settings"],
@@ -287,6 +304,7 @@ def _plainly(learner: Learner) -> Learner:
         query_settings={},
         loop=replace(plain.plans["ours"].loop, **own),
         freeze=tuple(part for part in learner.freeze if part in ("trunk", "head")),
+        lr_scale={part: factor for part, factor in learner.lr_scale.items() if part in ("trunk", "head")},
     )
     return replace(learner, twin=twin)
 

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,7 @@ class Learner:
     precision: str
     devices: int = 1  # that train together
     freeze: tuple[str, ...] = ()
+    lr_scale: dict[str, float] = field(default_factory=dict)  # by part, what every learning rate is multiplied by
     twin: Learner | None = None  # trained plainly beside it, and then `predict` is the twin's
     start: dict[str, Tensor] | None = None  # weights to start from, by part; never written
     parts: nn.ModuleDict | None = None  # the networks, once fitted
@@ -109,6 +110,7 @@ class Learner:
                     watch=watch,
                     snapshots=None if kept is None else Snapshots(kept, self._owner(pool), snapshot_seconds),
                     parts=dict(parts.items()),
+                    lr_scale=self.lr_scale,
                     ranks=here,
                 )
 
@@ -315,6 +317,7 @@ class Learner:
             "training": "own" if self.twin is None else "plain",
             "seed": asdict(self.seed) if isinstance(self.seed, Seeds) else self.seed,
             "freeze": list(self.freeze),
+            "lr_scale": self.lr_scale,
             "precision": self.precision,
         }
 
@@ -327,6 +330,7 @@ class Learner:
             "query_settings": self.query_settings,
             "training": "own" if self.twin is None else "plain",
             "freeze": self.freeze,
+            "lr_scale": self.lr_scale,
             "start": "fresh" if self.start is None else "warm",
             "seed": self.seed,
             "device": self.device,
@@ -341,7 +345,7 @@ class Learner:
 
         A layer that the start weights do not fit (other images, other classes) stays fresh, layers that see or make
         colours are fitted to another number of them, and it is said so.
-        Raises ValueError for a query or a freeze that needs other parts.
+        Raises ValueError for a query, a freeze or an lr_scale that needs other parts.
         """
         return self._build(shape, classes, round)[0]
 
@@ -359,6 +363,8 @@ class Learner:
             raise ValueError(f"the query {what}; {remedy}")
         if strange := [name for name in self.freeze if name not in parts]:
             raise ValueError(f"there is no part {strange[0]!r} to freeze; {self.entry.name} has {', '.join(parts)}")
+        if strange := [name for name in self.lr_scale if name not in parts]:
+            raise ValueError(f"lr_scale has no part {strange[0]!r} to scale; {self.entry.name} has {', '.join(parts)}")
         fresh, fitted = ({name: [name] for name in parts}, []) if self.start is None else adopt(parts, self.start)
         if fitted:
             text = "%s: %s fit another number of colours now; weights are summed over them and shared out, or averaged"
@@ -366,7 +372,7 @@ class Learner:
         if self.start is not None and (others := [layer for name in fresh if name != "head" for layer in fresh[name]]):
             text = "%s: the start weights of %s do not fit images of %s and %d classes; these layers stay fresh"
             logging.getLogger("alzoo").warning(text, self.name, ", ".join(others), shape, classes)
-        for name in self.freeze:
+        for name in (*self.freeze, *(name for name, factor in self.lr_scale.items() if factor == 0)):
             freeze(parts[name])
         return parts, [*fresh, *{layer.partition(".")[0] for layer in fitted} - fresh.keys()]
 
