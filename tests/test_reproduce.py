@@ -195,8 +195,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Path]:
     where = tmp_path_factory.mktemp("reproduced")
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("ALZOO_HOME", str(where / "home"))
-        for where in (studies, cell):
-            patched.setattr(where, "steps", lambda _: 5)
+        for module in (studies, cell):
+            patched.setattr(module, "steps", lambda _: 5)
         data = f"folder:{digits(where / 'data')}"
         said = alzoo("reproduce", "gaal-mnist57", "--data", data, "--out", where / "out", *SMALL, *GAN)
     assert said.exit_code == 0, said.output
@@ -294,8 +294,8 @@ def ran(study: Study, out: Path) -> list[dict[str, Any]]:
 
 
 def test_made_images_are_judged_and_admitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for where in (studies, cell):
-        monkeypatch.setattr(where, "steps", lambda _: 5)
+    for module in (studies, cell):
+        monkeypatch.setattr(module, "steps", lambda _: 5)
     first, second, third = ran(synthesizing(), tmp_path / "out")
     assert (first["judged"], len(first["asked"])) == (None, 10)
     assert [record["labels"] for record in (first, second, third)] == [10, 14, 18]
@@ -312,8 +312,8 @@ def test_made_images_are_judged_and_admitted(tmp_path: Path, monkeypatch: pytest
 
 
 def test_what_a_judge_rejects_gets_no_label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for where in (studies, cell):  # it knows too little to be sure
-        monkeypatch.setattr(where, "steps", lambda _: 1)
+    for module in (studies, cell):  # it knows too little to be sure
+        monkeypatch.setattr(module, "steps", lambda _: 1)
     records = ran(synthesizing(confidence=1.0), tmp_path / "out")
     assert [record["labels"] for record in records] == [10, 10, 10]
     assert [record["judged"]["rejected"] for record in records[1:]] == [4, 4]
@@ -328,8 +328,8 @@ def test_the_nearest_real_image_may_judge(tmp_path: Path) -> None:
 
 
 def test_a_study_with_made_images_is_killed_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for where in (studies, cell):
-        monkeypatch.setattr(where, "steps", lambda _: 5)
+    for module in (studies, cell):
+        monkeypatch.setattr(module, "steps", lambda _: 5)
     whole = ran(synthesizing(), tmp_path / "whole")
     out, told = tmp_path / "killed", cell.told
 
