@@ -244,31 +244,35 @@ def readme_tables(monkeypatch):
     return importlib.import_module("readme_tables")
 
 
-def test_the_readme_says_what_the_committed_figures_say(readme_tables):
+def test_the_readme_and_the_page_say_what_the_committed_figures_say(readme_tables):
     text = (ROOT / "README.md").read_text()
     assert readme_tables.written(text) == text, "run python scripts/readme_tables.py"
+    assert readme_tables.whole() == (readme_tables.RESULTS / "README.md").read_text()
 
 
 def test_a_table_is_written_between_its_marks_and_nowhere_else(readme_tables, tmp_path):
+    free = replace(FIGURE, case="free", required=None, within=None)
     file = {
-        "figures": [asdict(FIGURE)],
+        "figures": [asdict(FIGURE), asdict(free)],
         "growth": [],
         "machine": "m",
         "versions": {"torch": "2"},
         "commit": "0123456789",
     }
-    for name in ("bench", "growth"):
+    for name in ("queries", "growth"):
         (tmp_path / f"{name}.json").write_text(json.dumps(file))
-    before = "a\n<!-- bench -->\nold\n<!-- /bench -->\nb\n<!-- growth -->\n<!-- /growth -->\nc"
+    before = "a\n<!-- bench -->\nold\n<!-- /bench -->\nc"
     after = readme_tables.written(before, tmp_path)
     assert "| x: y | z | 1 (1 - 2) | 60 | 3 (2 - 4) | 5 times | missed |" in after
     assert "m, torch 2, commit 0123456." in after
     assert "old" not in after
+    assert "free" not in after
+    assert "free" in readme_tables.whole(tmp_path)
     assert after.startswith("a\n<!-- bench -->\n")
-    assert after.endswith("<!-- /growth -->\nc")
+    assert after.endswith("<!-- /bench -->\nc")
     assert readme_tables.written(after, tmp_path) == after
-    with pytest.raises(ValueError, match="0 places for the table 'growth'"):
-        readme_tables.written(before.replace("growth", "grown"), tmp_path)
+    with pytest.raises(ValueError, match="0 places for a table"):
+        readme_tables.written(before.replace("bench", "bank"), tmp_path)
 
 
 @pytest.mark.skipif(sys.platform != "linux" or torch.cuda.is_available(), reason="measures what the system has lent")
