@@ -30,7 +30,7 @@ def home(tmp_path, monkeypatch):
 def test_list_tells_what_they_are():
     said = alzoo("weights", "list")
     assert said.exit_code == 0
-    for word in ("plain.noise", "vaal.noise", "1x8x8", "0.5", "48"):
+    for word in ("plain.noise", "vaal.noise", "1x8x8", "50.00 %", "0.00"):
         assert word in said.stdout
     assert "plain.noise" not in alzoo("weights", "list", "vaal.*").stdout
     assert "vaal.noise" in alzoo("list", "weights").stdout

@@ -462,21 +462,24 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
 def weights_table(weights: Sequence[Weights]) -> tuple[str, tuple[str, ...], Sequence[Sequence[object]]]:
     """Title, columns and rows of weights."""
     title = "Weights: networks of an entry, trained already" if weights else "Weights: none are published yet"
-    columns = ("name", "data", "shape", "classes", "labels", "plan", "accuracy", "on", "bytes")
-    return (
-        title,
-        columns,
-        [
-            (
-                w.name,
-                w.about.get("data"),
-                joined("x", w.about.get("shape")),
-                *(w.about.get(key) for key in ("classes", "labels", "plan", "accuracy", "n")),
-                f"{w.bytes:,}",
-            )
-            for w in weights
-        ],
-    )
+    columns = ("name", "shape", "classes", "labels", "plan", "right", "of", "MB")
+    about = ("classes", "labels", "plan")
+    rows = [
+        (
+            w.name,
+            joined("x", w.about.get("shape")),
+            *(w.about.get(key) for key in about),
+            percent(w.about.get("accuracy")),
+            w.about.get("n"),
+            f"{w.bytes / 1e6:.2f}",
+        )
+        for w in weights
+    ]
+    return title, columns, rows
+
+
+def percent(share: float | None) -> str | None:
+    return None if share is None else f"{100 * share:.2f} %"
 
 
 def joined(sign: str, numbers: Sequence[int] | None) -> str | None:
