@@ -1,9 +1,8 @@
 """Convolutions of 4x4 that halve or double the side of a map, as VAAL's autoencoder is made of.
 
-Where the filters outweigh the map by far, a CPU spends its time on putting them in order; as one product of matrices
-each, the widest layers of the published autoencoder (8 million weights over 4x4 pixels, batch 64, one thread) take
-0.24 instead of 0.83 s and 0.79 instead of 0.96 s forward and back, in bf16 0.13 instead of 0.41 and 0.35 instead of
-0.59 s. Narrow layers are slower that way, and a GPU needs no help.
+Where the filters outweigh the map by far, as in the widest layers of the published autoencoder (8 million weights over
+4x4 pixels), a CPU spends its time on putting them in order, and one product of matrices is quicker (`alzoo bench
+loops`). Narrow layers are slower that way, and a GPU needs no help.
 """
 
 import torch.nn.functional as F
