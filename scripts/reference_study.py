@@ -55,7 +55,7 @@ PARTS: Mapping[str, Study] = {
         seeds=3,
     ),
 }
-PUBLISHED = {"*": {"trunk": "resnet18"}}  # with --size published
+PUBLISHED = {"trunk": "resnet18"}  # with --size published
 LEFT_OUT = ("scores", "asked", "notes", "shown")  # of each record, so that the files stay small enough to read
 
 
@@ -87,7 +87,7 @@ def main() -> None:
                         notes=(f"{elsewhere[study.data]} stands in for {study.data}",),
                     )
                 if given.size == "published":
-                    study = replace(study, settings={name: dict(PUBLISHED["*"]) for name in study.learners})
+                    study = replace(study, settings={name: dict(PUBLISHED) for name in study.learners})
                 act = tune if given.what == "tune" else run
                 act(part, study, given.work, given.out, given.workers)
     except Enough:

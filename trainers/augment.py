@@ -58,9 +58,8 @@ def strong(x: Tensor, chance: Generator) -> Tensor:
     rows = (torch.arange(h) >= top) & (torch.arange(h) < top + h // 2)  # (b h)
     columns = (torch.arange(w) >= left) & (torch.arange(w) < left + w // 2)  # (b w)
     columns = columns.repeat_interleave(c, 1)
-    kept = (
-        1 - rows.to(torch.uint8)[:, :, None] * columns.to(torch.uint8)[:, None, :]
-    )  # to mask takes three times as long
+    gone = rows.to(torch.uint8)[:, :, None] * columns.to(torch.uint8)[:, None, :]
+    kept = 1 - gone  # to multiply is faster than to mask
     return (pixels(x).flatten(2) * kept.to(x.device)).view(b, h, w, c).permute(0, 3, 1, 2)
 
 

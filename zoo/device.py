@@ -95,6 +95,17 @@ def _backend() -> str:
 
 
 @contextmanager
+def threads(number: int) -> Iterator[None]:
+    """That many threads for torch inside, as many as before outside."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
 def peak_bytes() -> Iterator[Callable[[], int]]:
     """The most memory this process held inside: on the GPU where there is one, else resident (Linux) or since start."""
     import resource

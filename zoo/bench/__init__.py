@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from zoo import device
 from zoo.device import peak_bytes
 
 Act = Callable[[], object]
@@ -177,13 +178,8 @@ def threads(n: int) -> Iterator[None]:
     import sklearn.utils.extmath  # noqa: F401 (only what is loaded can be told)
     from threadpoolctl import threadpool_limits
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(n)
-    try:
-        with threadpool_limits(n):
-            yield
-    finally:
-        torch.set_num_threads(before)
+    with device.threads(n), threadpool_limits(n):
+        yield
 
 
 def record(figures: Iterable[Figure], grown: Iterable[Growth] = ()) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from trainers.pool import Pool
 from trainers.run import Run
 from zoo.bench import Act, Case
+from zoo.device import threads
 from zoo.scan import Scan
 
 IMAGES = 10_240
@@ -121,21 +121,11 @@ def agree(pool: Pool) -> None:
         raise RuntimeError("bench: the two ways do not show the same images")
 
 
-def on(threads: int, act: Act) -> Act:
+def on(number: int, act: Act) -> Act:
     """The act with so many threads, and the caller's number again behind it."""
 
     def acting() -> None:
-        with threaded(threads):
+        with threads(number):
             act()
 
     return acting
-
-
-@contextmanager
-def threaded(threads: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from trainers.ranks import ALONE, Ranks, agreed
-from zoo.device import meeting
+from zoo.device import meeting, threads
 from zoo.naming import pick
 from zoo.studies import cluster
 from zoo.studies.cell import Emit, run_cell
@@ -222,17 +222,6 @@ def _watching(study: Study, out: Path, console: Console | None) -> Iterator[Emit
                 bars.update(fits[cell], description=label, completed=n, total=steps)
 
         yield watch
-
-
-@contextmanager
-def threads(number: int) -> Iterator[None]:
-    """That many threads for torch inside, as many as before outside."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _in_processes(study: Study, out: Path, workers: int, watch: Emit) -> None:
