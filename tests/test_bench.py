@@ -122,6 +122,7 @@ FIGURE = Figure(
     case="x",
     work="y",
     form="z",
+    threads=1,
     seconds=1,
     least=1,
     most=2,

@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from trainers.losses import says
-from zoo.bench import data, loops, measure, released, study
+from zoo.bench import Case, data, loops, measure, released, study
 from zoo.nets.vae import VAE
 
 ROOMS = ("data", "loops", "study")
 
 
 def quick(room):
-    return [case for case in import_module(f"zoo.bench.{room}").cases(threads=1, quick=True) if case.name != "start"]
+    return [case for case in import_module(f"zoo.bench.{room}").cases(quick=True) if case.name != "start"]
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -31,10 +31,12 @@ def test_every_case_agrees_and_can_be_timed(room):
             assert 0 < figure.least <= figure.seconds <= figure.most
 
 
-def test_the_number_of_threads_is_the_callers_again():
-    before, seen = torch.get_num_threads(), []
-    data.on(before + 1, lambda: seen.append(torch.get_num_threads()))()
-    assert (seen, torch.get_num_threads()) == ([before + 1], before)
+@pytest.mark.parametrize(("asked", "seen"), [(None, 3), (2, 2)])
+def test_a_case_is_timed_with_its_own_threads_or_those_asked_for_and_the_callers_are_back_afterwards(asked, seen):
+    before, during = torch.get_num_threads(), []
+    case = Case(name="", work="", forms={"ours": lambda: lambda: during.append(torch.get_num_threads())}, threads=3)
+    (figure,) = measure([case], rounds=1, number=asked)
+    assert (figure.threads, during, torch.get_num_threads()) == (seen, [seen], before)
 
 
 def test_images_that_differ_are_found_out(monkeypatch):

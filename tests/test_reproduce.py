@@ -316,8 +316,26 @@ def test_what_a_judge_rejects_gets_no_label(tmp_path: Path, monkeypatch: pytest.
         monkeypatch.setattr(module, "steps", lambda _: 1)
     records = ran(synthesizing(confidence=1.0), tmp_path / "out")
     assert [record["labels"] for record in records] == [10, 10, 10]
-    assert [record["judged"]["rejected"] for record in records[1:]] == [4, 4]
+    unlabeled = records[1]["judged"]["shown"]  # which is as many as may be shown
+    assert [record["judged"]["rejected"] for record in records[1:]] == [unlabeled, unlabeled]
+    assert unlabeled > 4
     report.write(tmp_path / "out")
+
+
+def test_more_is_shown_to_a_judge_who_rejects_until_the_budget_has_its_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def every_third(selection: Any, _by: Any, _confidence: float) -> Any:
+        answers = torch.tensor([i % 2 if i % 3 == 2 else -1 for i in range(len(selection.images))])
+        return zoo.judge(selection, by=lambda _: answers)
+
+    monkeypatch.setattr(cell, "judge", every_third)
+    monkeypatch.setattr(cell, "classifier", lambda *_: None)
+    first, second, third = ran(synthesizing(), tmp_path / "out")
+    assert [record["labels"] for record in (first, second, third)] == [10, 14, 18]
+    expected = {"by": "classifier", "shown": 12, "real": 0, "made": 4, "rejected": 8, "labels": [0, 1, 0, 1]}
+    assert second["judged"] == expected
+    assert len(second["scores"]) == 4
 
 
 def test_the_nearest_real_image_may_judge(tmp_path: Path) -> None:

@@ -289,7 +289,7 @@ def report_(directories: tuple[Path, ...], out: Path | None) -> None:
 @click.option("--queries", "names", default="", callback=words, help="Only these queries, as kcenter,badge.")
 @click.option("--growth", is_flag=True, help="How the queries' time grows with the pool, instead: to 1,000,000 images.")
 @click.option("--rounds", default=3, show_default=True, type=click.IntRange(1), help="How often each form is timed.")
-@click.option("--threads", default=1, show_default=True, type=click.IntRange(1), help="Of torch and numpy.")
+@click.option("--threads", type=click.IntRange(1), help="Of torch and numpy; by default 2 for loops, 1 for the rest.")
 def bench(
     *,
     what: str | None,
@@ -298,7 +298,7 @@ def bench(
     names: tuple[str, ...],
     growth: bool,
     rounds: int,
-    threads: int,
+    threads: int | None,
 ) -> None:
     """Time our forms beside plain forms of the same mathematics: of WHAT, or of everything.
 
@@ -314,11 +314,12 @@ def bench(
             raise FileExistsError(f"{file} exists. Give another file with --json")
         if what != "queries" and (names or growth or (peers and what is not None)):
             raise ValueError("--queries, --growth and --peers are about queries: alzoo bench queries ...")
-        with measured.threads(threads), Console(stderr=True).status("") as line:
+        with Console(stderr=True).status("") as line:
             if growth:
-                figures, grown = [], grow(names, watch=line.update)
+                with measured.threads(threads or 1):
+                    figures, grown = [], grow(names, watch=line.update)
             else:
-                figures, grown = measured.everything(what, names, peers, rounds, line.update), []
+                figures, grown = measured.everything(what, names, peers, rounds, line.update, threads), []
             said = measured.record(figures, grown)
     if grown:
         Console().print(table("growth", tables.GROWTH, tables.growth(grown)))

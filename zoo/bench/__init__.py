@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -34,12 +35,14 @@ class Case:
     is. check: raises RuntimeError where the forms do not answer alike. share: how much of the work a form does, where
     the whole would take too long and every part takes as long (1,000 picks, of which it makes 50: 0.05); 10 where the
     work is so small that it is done ten times.
-    required: how many times as long as ours a form has to take. within: how many MiB ours may take.
+    threads: of torch, numpy and what else multiplies, unless others are asked for. required: how many times as long as
+    ours a form has to take. within: how many MiB ours may take.
     """
 
     name: str
     work: str
     forms: Mapping[str, Callable[[], Act]]
+    threads: int = 1
     check: Callable[[], None] = lambda: None
     share: Mapping[str, float] = field(default_factory=dict)
     required: Mapping[str, float] = field(default_factory=dict)
@@ -75,6 +78,7 @@ class Figure:
     case: str
     work: str
     form: str
+    threads: int
     seconds: float
     least: float
     most: float
@@ -95,16 +99,25 @@ class Figure:
         return ""
 
 
-def measure(cases: Iterable[Case], rounds: int = 3, watch: Callable[[str], None] = lambda _: None) -> list[Figure]:
+def measure(
+    cases: Iterable[Case],
+    rounds: int = 3,
+    watch: Callable[[str], None] = lambda _: None,
+    number: int | None = None,
+) -> list[Figure]:
     """Every case: checked, then all forms in turn, so many times. Raises RuntimeError where forms do not agree.
 
-    watch: is told what comes next.
+    watch: is told what comes next. number: of threads, in place of each case's own.
     """
-    return [figure for case in cases for figure in _figures(case, rounds, watch)]
+    found = []
+    for case in cases:
+        watch(f"{case.name}, {case.work}")
+        with threads(number or case.threads):
+            found += _figures(case, rounds)
+    return found
 
 
-def _figures(case: Case, rounds: int, watch: Callable[[str], None]) -> list[Figure]:
-    watch(f"{case.name}, {case.work}")
+def _figures(case: Case, rounds: int) -> list[Figure]:
     case.check()
     took: dict[str, list[tuple[float, float, float]]] = {form: [] for form in case.forms}
     for _ in range(rounds):
@@ -121,6 +134,7 @@ def _figures(case: Case, rounds: int, watch: Callable[[str], None]) -> list[Figu
             case=case.name,
             work=case.work,
             form=form,
+            threads=torch.get_num_threads(),
             seconds=_short(median(each)),
             least=_short(min(each)),
             most=_short(max(each)),
@@ -160,15 +174,16 @@ def everything(
     packages: bool = False,
     rounds: int = 3,
     watch: Callable[[str], None] = lambda _: None,
+    number: int | None = None,
 ) -> list[Figure]:
     """The figures of "data", "loops", "queries" or "study", or of all of them (None).
 
-    names, packages: of queries, only these; other people's packages, too.
+    names, packages: of queries, only these; other people's packages, too. number: of threads, in place of their own.
     """
     figures = []
     for each in ROOMS if what is None else (what,):
         of_queries = {"names": tuple(names), "packages": packages} if each == "queries" else {}
-        figures += measure(import_module(f"zoo.bench.{each}").cases(**of_queries), rounds, watch)
+        figures += measure(import_module(f"zoo.bench.{each}").cases(**of_queries), rounds, watch, number)
     return figures
 
 
@@ -187,7 +202,7 @@ def record(figures: Iterable[Figure], grown: Iterable[Growth] = ()) -> dict[str,
     from zoo.studies.provenance import provenance
 
     return {
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         **{name: value for name, value in provenance().items() if name in ("versions", "commit")},
         "figures": [asdict(figure) for figure in figures],
         "growth": [asdict(each) for each in grown],

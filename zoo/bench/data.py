@@ -12,26 +12,24 @@ from torch.utils.data import DataLoader, Dataset
 
 from trainers.pool import Pool
 from trainers.run import Run
-from zoo.bench import Act, Case
-from zoo.device import threads
+from zoo.bench import Case
 from zoo.scan import Scan
 
 IMAGES = 10_240
 BATCH = 128
 
 
-def cases(*, threads: int = 1, quick: bool = False) -> list[Case]:
+def cases(*, quick: bool = False) -> list[Case]:
     """Training batches under two augmentations, and the pool as it is scored. quick: a smaller pool, for tests."""
     images = 512 if quick else IMAGES
     pool = made_up(images)
-    work = f"{images:,} images 3x32x32 in batches of {BATCH}, {threads} thread{'s' * (threads > 1)}"
+    work = f"{images:,} images 3x32x32 in batches of {BATCH}"
 
     def case(name: str, own: Callable[[], object], steps: tuple[str, ...], required: float) -> Case:
-        forms = {"ours": own, "DataLoader": lambda: drain(loader(pool, augmented(*steps)))}
         return Case(
             name=name,
             work=work,
-            forms={form: (lambda act=act: on(threads, act)) for form, act in forms.items()},  # type: ignore[misc]
+            forms={"ours": lambda: own, "DataLoader": lambda: lambda: drain(loader(pool, augmented(*steps)))},
             check=lambda: agree(pool),
             required={"DataLoader": required} if required else {},
         )
@@ -119,13 +117,3 @@ def agree(pool: Pool) -> None:
     theirs = torch.stack([Pictures(pool, i, augmented())[j][0] for j in range(16)])
     if not torch.allclose(Run(pool).look(i, "none"), theirs, atol=1e-6):
         raise RuntimeError("bench: the two ways do not show the same images")
-
-
-def on(number: int, act: Act) -> Act:
-    """The act with so many threads, and the caller's number again behind it."""
-
-    def acting() -> None:
-        with threads(number):
-            act()
-
-    return acting

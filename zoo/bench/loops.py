@@ -20,7 +20,7 @@ from trainers.pool import Pool
 from trainers.run import Run
 from trainers.seeds import reseed
 from zoo.bench import Act, Case, released
-from zoo.bench.data import augmented, endless, loader, made_up, on
+from zoo.bench.data import augmented, endless, loader, made_up
 from zoo.catalogue import entries
 from zoo.device import fabric, resolve_precision
 from zoo.nets.common import Shape
@@ -73,7 +73,7 @@ class Play:
         return run
 
 
-def cases(*, threads: int = 2, quick: bool = False) -> list[Case]:
+def cases(*, quick: bool = False) -> list[Case]:
     """quick: tiny networks and batches, for tests. In bf16 only where the processor multiplies it by itself."""
     wide = TINY if quick else PUBLISHED
     narrow = TINY if quick else NARROW
@@ -94,24 +94,23 @@ def cases(*, threads: int = 2, quick: bool = False) -> list[Case]:
             ("ta_vaal adversarial step", told, (1.86, 1.86)),
             ("waal step", far, (2.1, 2.9)),
         ):
-            found.append(stepping(f"{name}, {word}", play, precision, threads, required[precision == HALF]))
+            found.append(stepping(f"{name}, {word}", play, precision, required[precision == HALF]))
         for name, play, required in (("published", published, (4.3, 12.0)), ("narrow", small, (4.3, 12.0))):
-            found.append(
-                scoring(f"vaal scoring, {name} network, {word}", play, precision, threads, required[precision == HALF])
-            )
+            found.append(scoring(f"vaal scoring, {name} network, {word}", play, precision, required[precision == HALF]))
     return found
 
 
-def stepping(name: str, play: Play, precision: str, threads: int, required: float) -> Case:
+def stepping(name: str, play: Play, precision: str, required: float) -> Case:
     what = " ".join(f"{key}={value}" for key, value in play.nets.items())
     return Case(
         name=name,
-        work=f"{play.steps} step{'s' * (play.steps > 1)} of {play.batch} images 3x32x32, {what}, {threads} threads",
+        work=f"{play.steps} step{'s' * (play.steps > 1)} of {play.batch} images 3x32x32, {what}",
         forms={
-            "ours": lambda: on(threads, ours(play, precision)),
-            "released": lambda: on(threads, theirs(play)),
+            "ours": lambda: ours(play, precision),
+            "released": lambda: theirs(play),
         },
         check=lambda: agree(name, replace(play, batch=4, steps=1), precision),
+        threads=2,
         required={"released": required},
     )
 
@@ -152,18 +151,19 @@ def agree(name: str, play: Play, precision: str) -> None:
             raise RuntimeError(f"bench: {name}: {what} is {seen[what]:.6g} in ours and {value.item():.6g} as released")
 
 
-def scoring(name: str, play: Play, precision: str, threads: int, required: float) -> Case:
+def scoring(name: str, play: Play, precision: str, required: float) -> Case:
     """The critic's answer for every unlabeled image."""
     images = 32 * play.batch
     pool = made_up(images, known=0)
     return Case(
         name=name,
-        work=f"{images:,} images 3x32x32, vae_width={play.nets['vae_width']}, {threads} threads",
+        work=f"{images:,} images 3x32x32, vae_width={play.nets['vae_width']}",
         forms={
-            "ours": lambda: on(threads, our_scores(play, pool, precision)),
-            "released": lambda: on(threads, their_scores(play, pool)),
+            "ours": lambda: our_scores(play, pool, precision),
+            "released": lambda: their_scores(play, pool),
         },
         check=lambda: alike(name, play, precision),
+        threads=2,
         required={"released": required},
     )
 

@@ -24,7 +24,7 @@ from trainers.run import Run, Snapshots
 from trainers.seeds import generator, reseed
 from trainers.supervised import one_cycle, rate
 from zoo.bench import Act, Case
-from zoo.bench.data import made_up, on
+from zoo.bench.data import made_up
 from zoo.journal import seldom
 from zoo.nets.trunk import task
 
@@ -32,35 +32,34 @@ CPU = torch.device("cpu")
 ROUND = {"steps": 60, "game_steps": 60, "augment": "none", "device": "cpu"}
 
 
-def cases(*, threads: int = 1, quick: bool = False) -> list[Case]:
+def cases(*, quick: bool = False) -> list[Case]:
     """quick: fewer steps, for tests."""
     steps = 20 if quick else 2_000
     settings = {**ROUND, **({"steps": 3, "game_steps": 3} if quick else {})}
-    one = "1 thread" if threads == 1 else f"{threads} threads"
     return [
         Case(
             name="a round of vaal on digits",
-            work=f"fit ({settings['steps']} and {settings['game_steps']} steps) and ask for 20, {one}",
+            work=f"fit ({settings['steps']} and {settings['game_steps']} steps) and ask for 20",
             forms={
-                "ours": lambda: on(threads, lambda: ask(settings)),
-                "plain script": lambda: on(threads, lambda: script(settings)),
+                "ours": lambda: lambda: ask(settings),
+                "plain script": lambda: lambda: script(settings),
             },
             check=lambda: same_round(settings),
         ),
         Case(
             name="machinery of a step",
-            work=f"{steps:,} steps of a linear layer, 32 images 3x32x32, journal, watch and snapshots, {one}",
+            work=f"{steps:,} steps of a linear layer, 32 images 3x32x32, journal, watch and snapshots",
             forms={
-                "ours": lambda: on(threads, stepping(steps)),
-                "by hand": lambda: on(threads, by_hand(steps)),
+                "ours": lambda: stepping(steps),
+                "by hand": lambda: by_hand(steps),
             },
         ),
         Case(
             name="five members",
-            work=f"forward and back, 32 images 1x16x16, {one}",
+            work="forward and back, 32 images 1x16x16",
             forms={
-                "one after another": lambda: on(threads, backward(Together(five()), 2 if quick else 20)),
-                "batched": lambda: on(threads, backward(Batched(five()), 2 if quick else 20)),
+                "one after another": lambda: backward(Together(five()), 2 if quick else 20),
+                "batched": lambda: backward(Batched(five()), 2 if quick else 20),
             },
             check=same_members,
         ),

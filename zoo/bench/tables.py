@@ -15,7 +15,7 @@ def figures(found: Iterable[Figure]) -> list[Sequence[str]]:
     rows: list[Sequence[str]] = []
     last = ""
     for figure in found:
-        work = f"{figure.case}: {figure.work}"
+        work = f"{figure.case}: {figure.work}" + f", {figure.threads} threads" * (figure.threads > 1)
         required = [f"{short(figure.required)} times"] if figure.required is not None else []
         required += [f"{short(figure.within)} MiB"] if figure.within is not None else []
         rows.append(

@@ -35,6 +35,7 @@ from zoo.studies.oracles import wrong
 from zoo.studies.provenance import provenance
 from zoo.studies.study import Line, Study, augmentation, hushed, steps
 
+PATIENCE = 64  # with a judge who rejects
 Emit = Callable[[str, Line], None]  # ("record", its fields) or ("step", where a fit stands)
 
 
@@ -195,17 +196,31 @@ def noted(note: Path, asks: Callable[[], Asking], ranks: Ranks) -> Asking:
 
 
 def ask(study: Study, out: Path, learner: Learner, pool: Pool, file: Path) -> Asking:
-    """What a fitted learner asks for next. Images that it has made for it, and that got a label, go into a file."""
-    start = time.perf_counter()
-    selection = learner.select(pool, study.budgets()[len(pool.rounds) - 1])
-    seconds = round(time.perf_counter() - start, 4)
-    if selection.images is None:
-        return Asking(list(selection), selection.scores.tolist(), seconds, None)
-    by = pool if study.judge == "nearest" else classifier(study, out)
-    images, labels, ledger = judge(selection, by, study.confidence)
-    put(file, save({"images": images}))
-    judged = {"by": study.judge, "shown": ledger.shown, "labels": labels.tolist(), **ledger.counts}
-    return Asking([], selection.scores[ledger.accepted].tolist(), seconds, judged)
+    """What a fitted learner asks for next. Images that it has made for it, and that got a label, go into a file.
+
+    The budget counts labels, not what was shown for them: if a judge rejects too many, four times as many are shown,
+    again and again, up to `PATIENCE` times the budget.
+    """
+    n = shown = study.budgets()[len(pool.rounds) - 1]
+    most, seconds = min(PATIENCE * n, len(pool.unlabeled)), 0.0
+    while True:
+        start = time.perf_counter()
+        selection = learner.select(pool, shown)
+        seconds = round(seconds + time.perf_counter() - start, 4)
+        if selection.images is None:
+            return Asking(list(selection), selection.scores.tolist(), seconds, None)
+        by = pool if study.judge == "nearest" else classifier(study, out)
+        _, labels, ledger = judge(selection, by, study.confidence)
+        if len(labels) >= n or shown >= most:
+            break
+        shown = min(4 * shown, most)
+    taken, labels = ledger.accepted[:n], labels[:n]
+    if len(taken) == n:
+        shown = int(taken[-1]) + 1  # the others were not needed
+    put(file, save({"images": selection.images[taken]}))
+    counts = {"real": len(ledger.asked), "made": len(taken), "rejected": shown - len(taken)}
+    judged = {"by": study.judge, "shown": shown, "labels": labels.tolist(), **counts}
+    return Asking([], selection.scores[taken].tolist(), seconds, judged)
 
 
 def classifier(study: Study, out: Path) -> Learner:

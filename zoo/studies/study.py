@@ -45,7 +45,7 @@ class Study:
     warm: each round starts from the networks of the last one, not from fresh ones. epochs: how often each labeled
     image is seen; the steps of a round follow from it and the labels there are.
     judge: who labels made images: a "classifier" that is trained on all labels of the pool, or the "nearest" real
-    image. confidence: the classifier rejects what it gives less to; what is rejected gets no label.
+    image. confidence: the classifier rejects what it gives less to; another image is shown in its place.
     diagnose: learners whose game is looked at, after the last round. None: that of all, after each.
     protocol: the name of the published one that this follows. notes: in what it does not, said on all that is written.
     controls: learners are joined by those of `zoo.studies.controls`. shuffle: and by themselves with shuffled scores.
