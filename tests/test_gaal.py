@@ -299,9 +299,17 @@ def test_the_best_place_on_the_way_is_kept():
     places = [
         (torch.full((2, 1), float(i)), torch.tensor(v)) for i, v in enumerate([[3.0, 1.0], [1.0, 2.0], [2.0, 5.0]])
     ]
-    where, least = latent.best(iter(places))
+    where, least = latent.best(iter(places), 0.0)
     assert where.squeeze(1).tolist() == [1.0, 0.0]
     assert least.tolist() == [1.0, 1.0]
+
+
+def test_a_search_goes_on_while_one_gap_is_larger_than_enough():
+    seen = []
+    gaps = iter([[3.0, 1.0], [0.5, 2.0], [2.0, 0.5], [0.1, 0.1]])
+    path = (seen.append(gap) or (torch.zeros(2, 1), torch.tensor(gap)) for gap in gaps)
+    assert latent.best(path, 0.5)[1].tolist() == [0.5, 0.5]
+    assert len(seen) == 3
 
 
 @pytest.mark.parametrize("solver", ["polyak", "gd", "adam", "lbfgs"])

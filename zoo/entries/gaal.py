@@ -128,7 +128,10 @@ def look(
             before = torch.cat([f(z) for z in starts.split(AT_ONCE)])
         rate = RATES[solver] if rate is None else rate
         keep = shelled if shell else torch.clone
-        latents, residual = search(lambda z: f(keep(z)).abs(), starts, solver=solver, steps=steps, rate=rate)
+        enough = 1e-6 * before.std().item()  # single precision has little below
+        latents, residual = search(
+            lambda z: f(keep(z)).abs(), starts, solver=solver, steps=steps, rate=rate, enough=enough
+        )
     if broken := int((~residual.isfinite()).sum()):
         raise RuntimeError(f"{broken} of {m} residuals are not finite: the network has diverged. Lower its lr")
     return Found(keep(latents), residual, starts, before)

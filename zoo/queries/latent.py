@@ -16,21 +16,25 @@ Path = Iterator[tuple[Tensor, Tensor]]  # latents (b z) on the way, and their ga
 AT_ONCE = 256  # latents
 
 
-def search(gap: Gap, start: Tensor, *, solver: str, steps: int, rate: float) -> tuple[Tensor, Tensor]:
+def search(
+    gap: Gap, start: Tensor, *, solver: str, steps: int, rate: float, enough: float = 0.0
+) -> tuple[Tensor, Tensor]:
     """From each start (b z) the latent with the smallest gap on the solver's way, and that gap: (b z), (b,).
 
-    Each latent goes its own way, whatever the others do.
+    Each latent goes its own way, whatever the others do. enough: all may stop where no gap is larger.
     """
-    found = [best(SOLVERS[solver](gap, z, steps, rate)) for z in start.split(AT_ONCE)]
+    found = [best(SOLVERS[solver](gap, z, steps, rate), enough) for z in start.split(AT_ONCE)]
     return torch.cat([z for z, _ in found]), torch.cat([least for _, least in found])
 
 
-def best(path: Path) -> tuple[Tensor, Tensor]:
+def best(path: Path, enough: float) -> tuple[Tensor, Tensor]:
     """Of each latent, the place on its way where the gap was smallest."""
     where, least = next(path)
     for z, value in path:
         where = torch.where((value < least)[:, None], z, where)
         least = torch.minimum(value, least)
+        if bool((least <= enough).all()):
+            break
     return where, least
 
 
