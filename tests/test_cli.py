@@ -459,10 +459,10 @@ def test_create_waits_for_what_only_some_need() -> None:
     assert not modules & {"lightning", "timm", "matplotlib"}
 
 
-def test_alzoo_is_a_command() -> None:
-    done = subprocess.run(
-        [Path(sys.executable).with_name("alzoo"), "--help"], capture_output=True, text=True, check=True
-    )
+@pytest.mark.parametrize("command", [[Path(sys.executable).with_name("alzoo")], [sys.executable, "-m", "zoo"]])
+def test_alzoo_is_a_command(command: list[str | Path]) -> None:
+    done = subprocess.run([*command, "--help"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().startswith("Usage: alzoo")
     assert "compare" in done.stdout
     assert done.stderr == ""
 

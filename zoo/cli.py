@@ -392,7 +392,7 @@ def weights_path(name: str) -> None:
 def main() -> None:
     """The console command."""
     try:
-        app(standalone_mode=False)
+        app(prog_name="alzoo", standalone_mode=False)
     except click.ClickException as error:
         refuse(error.format_message())
     except (click.Abort, KeyboardInterrupt):

@@ -67,8 +67,8 @@ def cases(*, quick: bool = False) -> list[Case]:
             name="start",
             work="seconds of a process",
             forms={
-                "alzoo --help": lambda: process("-m", "zoo.cli", "--help"),
-                "alzoo list": lambda: process("-m", "zoo.cli", "list"),
+                "alzoo --help": lambda: process("-m", "zoo", "--help"),
+                "alzoo list": lambda: process("-m", "zoo", "list"),
                 "import zoo, and a learner": lambda: process("-c", "import zoo; zoo.create('vaal'); zoo.names()"),
                 "import torch": lambda: process("-c", "import torch"),
             },
