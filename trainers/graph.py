@@ -26,7 +26,8 @@ ITERATIONS = 20  # of conjugate gradients, always all of them: no look at the re
 class Graph:
     """A sparse matrix (n n), row after row: S, symmetric, with eigenvalues in [-1, 1].
 
-    starts: int64 (n+1,), where each row begins in `columns` (e,), int64, and in `values` (e,).
+    starts: int32 (n+1,), where each row begins in `columns` (e,), int32, and in `values` (e,). Beyond 2^31 values both
+    are int64: half as many bytes to read are a tenth of the time.
     """
 
     starts: Tensor
@@ -131,7 +132,8 @@ def tied(similar: Tensor, there: Tensor, gamma: float = 3.0) -> Graph:
     degree = w.new_zeros(n).index_add_(0, rows, w)
     scale = torch.where(degree > 0, degree.rsqrt(), 0)
     starts = torch.cat([rows.new_zeros(1), rows.bincount(minlength=n).cumsum(0)])
-    return Graph(starts, columns, w * (scale[rows] * scale[columns]))
+    whole = torch.int32 if len(columns) < 2**31 else torch.int64
+    return Graph(starts.to(whole), columns.to(whole), w * (scale[rows] * scale[columns]))
 
 
 def diffuse(graph: Graph, sources: Tensor, alpha: float = 0.99, iterations: int = ITERATIONS) -> Tensor:

@@ -138,9 +138,16 @@ def top(scores: Tensor, n: int, **detail: Tensor) -> Asked:
     """
     if broken := int((~scores.isfinite()).sum()):
         raise RuntimeError(f"{broken} of {len(scores)} scores are not finite: the network has diverged. Lower its lr")
-    among = (scores >= scores.topk(min(n, len(scores))).values[-1:]).nonzero().squeeze(1)  # in order, and few to sort
+    among = (scores >= nth(scores, min(n, len(scores)))).nonzero().squeeze(1)  # in order, and few to sort
     order = among[torch.sort(scores[among], descending=True, stable=True).indices[:n]]
     return Asked(order, scores[order], {name: value[order] for name, value in detail.items()})
+
+
+def nth(scores: Tensor, n: int) -> Tensor:
+    """The n-th highest of scores (u,), n in 1..u. On the CPU without sorting those above it."""
+    if scores.device.type != "cpu":
+        return scores.topk(n).values[-1]
+    return scores.kthvalue(len(scores) - n + 1).values
 
 
 @contextmanager
