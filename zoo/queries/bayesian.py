@@ -118,15 +118,19 @@ def ask_batch_bald(
     extended with each image asked. Where the draws of the whole pool would take more than `memory_mib`, candidates
     are those of the highest BALD. `gain`: what an image adds to the mutual information, in nats; `BALD`: alone.
     """
-    bald = posterior(scan, draws).bald
+    u, k = scan.probs.shape
+    fitting = int(memory_mib * 2**20) // (4 * k * draws * len(scan.members))
+    if fitting < min(n, u):
+        raise ValueError(f"memory_mib={memory_mib} holds the draws of {fitting} images, fewer than the {n} asked for")
+    candidates = torch.arange(u, device=scan.device)
+    if fitting < u:
+        bald = posterior(scan, draws).bald
+        candidates = bald.sort(descending=True, stable=True).indices[:fitting].sort().values
+    p = torch.stack([log[candidates].exp() for log in scan.draws(draws)], 1)  # (m t k)
+    if fitting >= u:  # one pass does
+        bald = entropy(p.mean(1)) - entropy(p).mean(1)
     if not bald.isfinite().all():
         return top(bald, n)  # says so
-    k = scan.probs.shape[1]
-    fitting = int(memory_mib * 2**20) // (4 * k * draws * len(scan.members))
-    if fitting < min(n, len(bald)):
-        raise ValueError(f"memory_mib={memory_mib} holds the draws of {fitting} images, fewer than the {n} asked for")
-    candidates = bald.sort(descending=True, stable=True).indices[:fitting].sort().values
-    p = torch.stack([log[candidates].exp() for log in scan.draws(draws)], 1)  # (m t k)
     places, gains = jointly(p, n, configurations, scan.generator("batch_bald"))
     positions = candidates[places]
     return in_turn(positions, gain=gains, BALD=bald[positions])
