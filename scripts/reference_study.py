@@ -8,9 +8,8 @@ usage: reference_study.py tune    # a few settings of every learner, judged on a
 
 Settings are chosen on images that are taken out of the pool, the test images unseen, with as many trials for everybody,
 random included; trial 0 is the default. What came of it lies in `tuning/PART.jsonl`, one line for each learner and
-trial; the settings that won are frozen in the plans by hand. The comparison lies in `reference/PART/`: study.toml, and
-results.jsonl with all that a run records but scores and indices. `python scripts/readme_tables.py` writes the README's
-tables from there.
+trial; the settings that won are frozen in the plans by hand. The comparison lies in `reference/PART/`, as
+`scripts/keep.py` keeps it.
 """
 
 import argparse
@@ -24,6 +23,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from keep import keep
 from rich.console import Console
 
 from zoo.studies import engine, measures, statistics
@@ -56,7 +56,6 @@ PARTS: Mapping[str, Study] = {
     ),
 }
 PUBLISHED = {"trunk": "resnet18"}  # with --size published
-LEFT_OUT = ("scores", "asked", "notes", "shown")  # of each record, so that the files stay small enough to read
 
 
 class Enough(BaseException):
@@ -114,17 +113,7 @@ def limited(seconds: float) -> Iterator[None]:
 def run(part: str, study: Study, work: Path, out: Path, workers: int | None) -> None:
     """The comparison of one part, with its controls."""
     directory = carried_out(replace(study, controls=True), work / part, workers)
-    put(out / "reference" / part / "study.toml", (directory / "study.toml").read_bytes())
-    put(out / "reference" / part / "results.jsonl", lighter((directory / "results.jsonl").read_text()).encode())
-
-
-def lighter(lines: str) -> str:
-    """Records without what takes most of the room."""
-    records = [json.loads(line) for line in lines.splitlines()]
-    records.sort(key=lambda record: (record["learner"], record["seed"], record["round"]))
-    return "".join(
-        json.dumps({name: value for name, value in record.items() if name not in LEFT_OUT}) + "\n" for record in records
-    )
+    keep(directory, out / "reference" / part)
 
 
 def tune(part: str, study: Study, work: Path, out: Path, workers: int | None) -> None:

@@ -55,10 +55,13 @@ def test_every_learner_of_the_study_has_as_many_trials_the_first_is_the_default(
 
 
 def test_a_part_leaves_light_records_from_which_gains_are_split(script: ModuleType, tmp_path: Path) -> None:
+    import keep
+
     script.run("digits", tiny(), tmp_path / "work", tmp_path / "out", 1)
     kept = tmp_path / "out" / "reference" / "digits"
+    assert (kept / "table.md").read_text().startswith("| learner |")
     lines = [json.loads(line) for line in (kept / "results.jsonl").read_text().splitlines()]
-    assert not any(name in line for line in lines for name in script.LEFT_OUT)
+    assert not any(name in line for line in lines for name in keep.LEFT_OUT)
     records = measures.read(kept / "results.jsonl")
     assert {record.learner for record in records} >= {"llal", "llal+random", "plain+llal", "margin", "random"}
     split = {each.learner: each for each in gains.gain_split(records)}["llal"]

@@ -1,0 +1,41 @@
+"""Keep what a run has come to, in files that are small enough to read.
+
+    python scripts/keep.py alzoo-runs/gaal-mnist57-1a2b3c4d scripts/results/published/gaal-mnist57
+
+study.toml, which repeats the run; results.jsonl, its records without scores and indices; and table.md, written anew.
+They replace what is there from an earlier run.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from zoo.studies import report
+from zoo.studies.files import put
+
+LEFT_OUT = ("scores", "asked", "notes", "shown")  # of each record
+
+
+def keep(run: Path, place: Path) -> None:
+    """From the folder of a run to its place."""
+    report.write(run)
+    for name in ("study.toml", "table.md"):
+        put(place / name, (run / name).read_bytes())
+    put(place / "results.jsonl", lighter((run / "results.jsonl").read_text()).encode())
+
+
+def lighter(lines: str) -> str:
+    """Records in order, without what takes most of the room."""
+    records = [json.loads(line) for line in lines.splitlines()]
+    records.sort(key=lambda record: (record["learner"], record["seed"], record["round"]))
+    return "".join(
+        json.dumps({name: value for name, value in record.items() if name not in LEFT_OUT}) + "\n" for record in records
+    )
+
+
+if __name__ == "__main__":
+    ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ask.add_argument("run", type=Path)
+    ask.add_argument("place", type=Path)
+    given = ask.parse_args()
+    keep(given.run, given.place)
