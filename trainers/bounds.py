@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from itertools import chain
 from math import prod
-from mmap import ACCESS_COPY, PAGESIZE, mmap
+from mmap import ACCESS_COPY, mmap
 from pathlib import Path
 from tempfile import TemporaryFile
 from weakref import WeakKeyDictionary
@@ -23,7 +23,7 @@ from torch import Tensor
 
 WINDOW = 64 * 2**20  # bytes of pages that are read before all are given back
 BLOCK = 4096  # images that are copied at once
-SHORT, STATUS, FORGET = (Path("/proc/self") / name for name in ("statm", "status", "clear_refs"))
+STATUS, FORGET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 VARIABLE = "ALZOO_MEMORY"
 UNITS = {"b": 1, "": 1} | {
     f"{prefix}{unit}": base**power
@@ -56,7 +56,7 @@ def said(size: int) -> str:
 def held() -> int:
     """Bytes that this process holds now, without the pages that it can give back."""
     give_back()
-    return _status("VmRSS")
+    return _status("VmRSS")[0]
 
 
 def bound(memory: str | int | None) -> int | None:
@@ -125,15 +125,17 @@ def relieve() -> None:
 
     Raises ValueError where this process has held more than its bound.
     """
-    if not _maps or _files() < _settled + WINDOW:
+    if not _maps:
         return
-    give_back()
     limit = min(_maps.values())
-    if (most := _status("VmHWM")) > limit:
+    most, *files = _status("VmHWM", "RssFile", "RssShmem")
+    if most > limit:
         raise ValueError(
             f"this process has held {said(most)}, more than memory={said(limit)}, and not for the size of the pool: "
             "its networks take that much. Give it more memory, smaller batches or smaller networks"
         )
+    if sum(files) > _settled + WINDOW:
+        give_back()
 
 
 def give_back() -> None:
@@ -143,7 +145,7 @@ def give_back() -> None:
 
     for pages in list(_maps):
         pages.madvise(MADV_DONTNEED)
-    _settled = _files()
+    _settled = sum(_status("RssFile", "RssShmem"))
 
 
 def _tensor(pages: mmap, shape: tuple[int, ...], kind: type, offset: int, limit: int) -> Tensor:
@@ -151,13 +153,7 @@ def _tensor(pages: mmap, shape: tuple[int, ...], kind: type, offset: int, limit:
     return torch.from_numpy(np.frombuffer(pages, kind, prod(shape), offset).reshape(shape))
 
 
-def _files() -> int:
-    """Bytes of files that this process holds, its libraries included."""
-    return int(SHORT.read_bytes().split()[2]) * PAGESIZE
-
-
-def _status(name: str) -> int:
-    """What the system says of this process, in bytes, by the system's own name for it."""
-    found = re.search(rf"{name}:\s+(\d+) kB", STATUS.read_text())
-    assert found is not None
-    return 1024 * int(found[1])
+def _status(*names: str) -> list[int]:
+    """What the system says of this process, in bytes, by the system's own names for it."""
+    text = STATUS.read_text()
+    return [1024 * int(text.partition(f"{name}:")[2].split(maxsplit=1)[0]) for name in names]

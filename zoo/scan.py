@@ -18,7 +18,7 @@ from trainers.seeds import Seed, generator
 
 T = TypeVar("T")
 
-VALUES = 2**22  # pixels and channels that go through a network at once
+VALUES = {"cpu": 2**20, "cuda": 2**22}  # pixels and channels that go through a network at once
 ROWS = 2**16  # images whose features go through a head at once
 SPILLED = 8  # one of so many parts of the memory there is: what is larger, and seen of all images, lies on a file
 
@@ -70,13 +70,13 @@ class Scan:
         gradient: whether the view may ask for gradients.
         """
         of = self.pool.unlabeled if of is None else of
-        size = size or max(1, min(1024, VALUES // max(1, self.pool.images[:1].numel())))
+        size = size or max(1, min(1024, VALUES[self.device.type] // max(1, self.pool.images[:1].numel())))
         half, low = self.precision == "bf16-mixed", (self.device.type, torch.bfloat16)
         with evaluating(self.parts), torch.set_grad_enabled(gradient), torch.autocast(*low, enabled=half):
             batches = of.split(size) if len(of) else ()
             parts = [batches[part] for part in self.ranks.parts(len(batches))]
             mine, lengths = parts[self.ranks.number], [sum(map(len, part)) for part in parts]
-            seen = (view(normal(self.pool.take(i).to(self.device))).float() for i in mine)
+            seen: Iterator[Tensor] = (view(normal(self.pool.take(i).to(self.device))).float() for i in mine)
             if not mine:  # one black image tells the shape
                 seen = iter([view(torch.zeros(1, *self.pool.shape, device=self.device))[:0].float()])
             return joined(self.ranks, self._gathered(seen, lengths[self.ranks.number]), lengths)

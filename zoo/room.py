@@ -1,0 +1,136 @@
+"""What a question about a pool takes in memory, told before anything is trained.
+
+What a query holds grows with the unlabeled images: their features and copies of these, their probabilities, single
+numbers. `ROOM` has it for every query of the zoo, as measured and rounded up; a test measures it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import prod
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from trainers import bounds
+from trainers.pool import Pool
+from zoo.device import fabric
+from zoo.nets.common import Shape
+from zoo.nets.trunk import Trunk
+from zoo.queries.geometry import SIDE
+from zoo.query import SHUFFLED
+from zoo.scan import SPILLED, evaluating
+
+if TYPE_CHECKING:
+    from zoo.learner import Learner
+
+SPARE = 64 * 2**20  # bytes of pages that are about to be given back, and of what has been freed and is not yet
+BATCHES = 192 * 2**20  # bytes that come and go while batches pass through small networks, or blocks of distances
+
+
+@dataclass(frozen=True)
+class Room:
+    """Numbers of four bytes that a query holds at most of each unlabeled image.
+
+    d: features and copies of them; k: rows of probabilities; one: single numbers. more: by the query's settings and n,
+    further ones. Where d is 0, features are looked at a few rows after the other, and lie on a file if they are large.
+    """
+
+    d: float = 0
+    k: float = 0
+    one: float = 32
+    more: Callable[[Mapping[str, Any], int], float] = lambda _, __: 0
+
+    def of(self, d: int, k: int, settings: Mapping[str, Any], n: int) -> float:
+        """All of these together, of d features and k classes."""
+        return self.d * d + self.k * k + self.one + self.more(settings, n)
+
+
+DRAWN = Room(k=14)  # sums over draws
+ROOM: Mapping[str, Room] = MappingProxyType(
+    {
+        "random": Room(),
+        "least_confident": Room(k=4),
+        "margin": Room(k=5),
+        "entropy": Room(k=6),
+        **dict.fromkeys(("mc_least_confident", "mc_margin", "mc_entropy", "mean_std", "variation_ratio"), DRAWN),
+        **dict.fromkeys(("bald", "power_bald", "ensemble", "debal", "bgadl"), DRAWN),
+        "batch_bald": DRAWN,
+        "acs_fw": Room(k=14, more=lambda s, _: 6 * s["projections"]),
+        "kcenter": Room(d=2),
+        "ff_active": Room(d=2),
+        "robust_kcenter": Room(d=3, one=80, more=lambda s, n: 0.65 * (n + s["others"])),
+        "weighted_kmeans": Room(d=2, k=4),
+        "suggestive": Room(d=2, k=5, one=72),
+        "badge": Room(d=1, k=8),
+        "bait": Room(d=5, k=6),
+        "deepfool": Room(one=32),
+        "dal": Room(d=4, more=lambda s, _: 3 * s["width"]),
+        "jlp": Room(d=4, more=lambda s, _: 40 * s["neighbours"]),
+        "ssal": Room(d=4, k=6, more=lambda s, _: 40 * s["neighbours"]),
+        "typiclust": Room(d=5.2),
+        "probcover": Room(d=6),
+        **dict.fromkeys(("vaal", "ta_vaal", "aral", "llal"), Room()),
+        "waal": Room(k=6),
+        "ceal": Room(k=6),
+        "dpe": Room(k=6),
+        "gaal": Room(d=3, k=6, one=300),
+    }
+)
+FIT = {"ssal": Room(d=6, one=800)}  # what a loop holds, where it is more than labels and the order of its streams
+STRANGE = Room(d=3, k=14, one=72)  # what is taken for granted of a query of somebody else's
+CHEAP = ("random", "least_confident", "margin", "entropy", "badge", "kcenter")  # named to who is refused
+
+
+def holdable(learner: Learner, pool: Pool, n: int = 1) -> None:
+    """Raise ValueError where training on a pool of bounded memory, and asking for n of its images, would exceed it.
+
+    What the networks themselves take, whatever the pool, shows as they learn: see `trainers.bounds.relieve`.
+    """
+    if (limit := pool.memory) is None:
+        return
+    if learner.device != "cpu":
+        raise ValueError(f"memory={bounds.said(limit)} is kept on the CPU, not on {learner.device}: leave it out there")
+    fabric(learner.device, learner.precision)  # what it imports counts
+    parts = learner.build(pool.shape, pool.classes) if learner.parts is None else learner.parts
+    query, u, d, here = learner.query, len(pool.unlabeled), width(parts, pool.shape), bounds.held() + SPARE
+
+    def held(name: str, settings: Mapping[str, Any]) -> int:
+        fit = FIT.get(learner.entry.name, Room()).of(d, pool.classes, {}, n)
+        return here + max(BATCHES, 4 * round(u * max(fit, asked(name, settings, parts, pool, n))))
+
+    need = held(query.name.removesuffix(SHUFFLED), {**query.settings, **learner.query_settings})
+    if need <= limit:
+        return
+    fitting = [name for name in CHEAP if held(name, {}) <= limit]
+    others = f", or ask by {', '.join(fitting)}, for which there is room" * bool(fitting)
+    raise ValueError(
+        f"{learner.name} would hold {bounds.said(need)}, more than memory={bounds.said(limit)}: {bounds.said(here)} "
+        f"are taken whatever the pool, and the rest is for {u:,} unlabeled images of {d} features and {pool.classes} classes. "
+        f"Give it more memory, fewer images (--subset), or a trunk with fewer features (width=8){others}"
+    )
+
+
+def asked(name: str, settings: Mapping[str, Any], parts: nn.ModuleDict, pool: Pool, n: int) -> float:
+    """Numbers of four bytes that a query holds at most of each unlabeled image."""
+    assert pool.memory is not None
+    room, d = ROOM.get(name, STRANGE), width(parts, pool.shape)
+    k = pool.classes * (1 + len(list(parts["members"].children())) if "members" in parts else 1)
+    if settings.get("space") == "pixels":
+        d = prod(pool.shape)
+    elif settings.get("features") == "pixels":
+        d = pool.shape[0] * min(SIDE, pool.shape[1]) * min(SIDE, pool.shape[2])
+    kept = min(d, pool.memory / SPILLED / 4 / max(1, len(pool.unlabeled))) if room.k and not room.d else 0
+    return room.of(d, k, settings, n) + kept
+
+
+def width(parts: nn.ModuleDict, shape: Shape) -> int:
+    """How many features the trunk has."""
+    trunk = parts["trunk"]
+    if isinstance(trunk, Trunk):
+        return trunk.d
+    with evaluating(parts), torch.no_grad():
+        return int(trunk(torch.zeros(1, *shape)).shape[1])
