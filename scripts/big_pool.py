@@ -130,6 +130,7 @@ PIECES: dict[str, Callable[..., list[Line]]] = {
     "plain": lambda photos, memory, _: plain(photos, memory),
     "vaal": lambda photos, memory, _: own("vaal", photos, memory, game_steps=STEPS),
     "waal": lambda photos, memory, _: own("waal", photos, memory),
+    "narrow": lambda photos, memory, _: own("typiclust", photos, memory, width=8, query_settings={"features": "task"}),
     "wide": lambda photos, memory, _: wide(photos, memory),
 }
 

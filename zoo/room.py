@@ -108,9 +108,9 @@ def holdable(learner: Learner, pool: Pool, n: int = 1) -> None:
     fitting = [name for name in CHEAP if held(name, {}) <= limit]
     others = f", or ask by {', '.join(fitting)}, for which there is room" * bool(fitting)
     raise ValueError(
-        f"{learner.name} would hold {bounds.said(need)}, more than memory={bounds.said(limit)}: {bounds.said(here)} "
-        f"are taken whatever the pool, and the rest is for {u:,} unlabeled images of {d} features and {pool.classes} classes. "
-        f"Give it more memory, fewer images (--subset), or a trunk with fewer features (width=8){others}"
+        f"{learner.name} would hold {bounds.said(need)}, more than memory={bounds.said(limit)}: {bounds.said(here)} are "
+        f"taken anyway, the rest is for {u:,} unlabeled images of {d} features and {pool.classes} classes. Give it more "
+        f"memory, fewer images (--subset), or a trunk with fewer features (width=8){others}"
     )
 
 
