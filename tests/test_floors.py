@@ -21,6 +21,7 @@ MAY = {
 SHARED = {
     "answers",
     "augment",
+    "bounds",
     "copies",
     "folder",
     "cache",

@@ -70,7 +70,6 @@ ROOM: Mapping[str, Room] = MappingProxyType(
         "deepfool": Room(one=32),
         "dal": Room(d=4, more=lambda s, _: 3 * s["width"]),
         "jlp": Room(d=4, more=lambda s, _: 40 * s["neighbours"]),
-        "ssal": Room(d=4, k=6, more=lambda s, _: 40 * s["neighbours"]),
         "typiclust": Room(d=5.2),
         "probcover": Room(d=6),
         **dict.fromkeys(("vaal", "ta_vaal", "aral", "llal"), Room()),
@@ -108,9 +107,9 @@ def holdable(learner: Learner, pool: Pool, n: int = 1) -> None:
     fitting = [name for name in CHEAP if held(name, {}) <= limit]
     others = f", or ask by {', '.join(fitting)}, for which there is room" * bool(fitting)
     raise ValueError(
-        f"{learner.name} would hold {bounds.said(need)}, more than memory={bounds.said(limit)}: {bounds.said(here)} are "
-        f"taken anyway, the rest is for {u:,} unlabeled images of {d} features and {pool.classes} classes. Give it more "
-        f"memory, fewer images (--subset), or a trunk with fewer features (width=8){others}"
+        f"{learner.name} would hold {bounds.said(need)}, more than memory={bounds.said(limit)}: {bounds.said(here)} is "
+        f"taken, and the rest is for batches, and {u:,} unlabeled images of {d} features and {pool.classes} classes. "
+        f"Give it more memory, fewer images (--subset), or a trunk with fewer features (width=8){others}"
     )
 
 

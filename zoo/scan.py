@@ -93,8 +93,12 @@ class Scan:
         with evaluating(self.parts), torch.no_grad():
             for rows in features.split(ROWS):
                 seen.append(part(rows))
-                bounds.relieve()
+                self.relieve()
         return seen
+
+    def relieve(self) -> None:
+        """Where memory is bounded, what has been read of images and features on files is given back."""
+        bounds.relieve()
 
     @property
     def task(self) -> nn.Sequential:
