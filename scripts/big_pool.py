@@ -90,10 +90,11 @@ def plain(photos: Path, memory: str) -> list[Line]:
     with measured(lines, what="fit", learner="plain", steps=STEPS):
         learner.fit(pool, progress=False)
     scan = learner.scan(pool)
-    with measured(lines, what="score", learner="plain", images=len(pool.unlabeled)):
+    with measured(lines, what="score", learner="plain", images=len(pool.unlabeled), d=128):
         assert len(scan.logits) == len(pool.unlabeled)
     for name in ASKING:
-        asking = replace(learner, query=QUERIES[name], query_settings={})
+        vars(scan).pop("logits", None), vars(scan).pop("probs", None)  # each question makes its own of the features
+        asking = replace(learner, name=name, query=QUERIES[name], query_settings={})
         try:
             holdable(asking, pool, ASKED)
         except ValueError as refused:
@@ -120,7 +121,7 @@ def wide(photos: Path, memory: str) -> list[Line]:
     pool, lines = pool_of(photos, memory), list[Line]()
     learner = zoo.create("margin", seed=0, steps=2, trunk="resnet18").fit(pool, progress=False)
     scan = learner.scan(pool)
-    with measured(lines, what="score", learner="plain, resnet18", images=WIDE):
+    with measured(lines, what="score", learner="plain, resnet18", images=WIDE, d=512):
         scan.each(scan.task, of=pool.unlabeled[:WIDE])
     return lines
 

@@ -17,6 +17,7 @@ from zoo.bench import ROOMS, Figure, Growth, tables
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "scripts" / "results"
+MANY = 10**8  # images
 
 
 def figures(results: Path, required: bool = False) -> str:
@@ -49,12 +50,54 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
+def scale(results: Path) -> str:
+    """What was done with 1,000,000 images in bounded memory, and what a hundred times as many would take."""
+    file = json.loads((results / "big_pool.json").read_text())
+    shards = json.loads((results / "shards.json").read_text())
+    rows = [row for piece in file["pieces"] if (row := extrapolated(piece))]
+    columns = ("work, one core", "images", "images/s", "MiB at most", "10^8: one core", "64 cores", "on disk")
+    refused = [piece for piece in file["pieces"] if "refused" in piece]
+    said = "".join(f"\nRefused before it began: {piece['refused']}\n" for piece in refused)
+    lost = "; ".join(
+        f"{name} {', '.join(f'{value:g} by {m}' for m, value in found.items())}"
+        for name, found in shards["lost"].items()
+    )
+    return f"{markdown(columns, rows)}{said}\nLost by shards ({shards['work']}): {lost}.\n{origin(file)}"
+
+
+def extrapolated(piece: dict[str, Any]) -> list[str]:
+    """A piece of `big_pool.json`, and what it comes to for 10^8 images; nothing where it does not grow with them."""
+    if "images" not in piece or "seconds" not in piece or piece["what"] == "decode":
+        return []
+    what, n = piece["what"], piece["images"]
+    who = piece.get("learner") or piece.get("query") or "files"
+    name = {"decode real files": "decode JPEG files", "open": "list an opened folder"}.get(what, f"{what}: {who}")
+    seconds = piece["seconds"] * MANY / n
+    kept = {"decode real files": [piece.get("bytes", 0) / n, 3 * 32 * 32], "score": [4 * piece.get("d", 0)]}
+    gigabytes = " + ".join(f"{each * MANY / 1e9:,.0f} GB" for each in kept.get(what, []))
+    rate = f"{n / max(piece['seconds'], 0.01):,.0f}"
+    return [name, f"{n:,}", rate, f"{piece['peak_mib']:,}", long(seconds), long(seconds / 64), gigabytes]
+
+
+def long(seconds: float) -> str:
+    """Seconds as minutes, hours or days."""
+    for unit, name in ((86_400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 1.5 * unit:
+            return f"{seconds / unit:.2g} {name}"
+    return f"{seconds:.2g} s"
+
+
 def written(text: str, results: Path = RESULTS) -> str:
-    """The README with its table as the files say. Raises ValueError where it has no place for one."""
-    place = re.compile("(<!-- bench -->\n).*?(<!-- /bench -->)", re.DOTALL)
-    if (places := len(place.findall(text))) != 1:
-        raise ValueError(f"the README has {places} places for a table: <!-- bench --> to <!-- /bench -->")
-    return place.sub(lambda found: f"{found[1]}{figures(results, required=True)}{found[2]}", text)
+    """The README with its tables as the files say. Raises ValueError where it has no place for one."""
+    found = {"bench": figures(results, required=True)}
+    if (results / "big_pool.json").exists():
+        found["scale"] = scale(results)
+    for name, table in found.items():
+        place = re.compile(f"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+        if len(places := list(place.finditer(text))) != 1:
+            raise ValueError(f"the README has {len(places)} places for a table: <!-- {name} --> to <!-- /{name} -->")
+        text = text[: places[0].end(1)] + table + text[places[0].start(2) :]
+    return text
 
 
 def whole(results: Path = RESULTS) -> str:

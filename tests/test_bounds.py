@@ -18,7 +18,7 @@ from torch import Tensor
 import zoo
 from trainers import bounds, folder
 from trainers.pool import Pool, at, nobody
-from zoo import room, scan
+from zoo import room
 from zoo.bench import tidy
 from zoo.bench.queries import Size, made_up
 from zoo.device import peak_bytes
@@ -97,8 +97,7 @@ def test_a_bounded_folder_without_classes_has_its_images(photos: Path) -> None:
 
 @pytest.mark.parametrize("name", LEARNERS)
 def test_a_bound_changes_no_weight_and_no_answer(name: str, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scan, "SPILLED", 2**60)  # all that is seen of all images lies on files
-    monkeypatch.setattr(bounds, "WINDOW", 0)  # and all pages are given back after each look
+    monkeypatch.setattr(bounds, "WINDOW", 0)  # all that is seen of all images lies on files, given back after each look
     asked, weights = [], []
     for memory in (None, PLENTY):
         pool, test = data(photos, memory=memory)

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-WINDOW = 64 * 2**20  # bytes of pages that are read before all are given back
+WINDOW = 64 * 2**20  # bytes that lie in memory all the same: of pages before they are given back, or of features
 BLOCK = 4096  # images that are copied at once
 STATUS, FORGET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 VARIABLE = "ALZOO_MEMORY"
@@ -107,11 +107,11 @@ def copied(images: Tensor, indices: Tensor, limit: int) -> Tensor:
     return out
 
 
-def gathered(parts: Iterator[Tensor], n: int, limit: int, most: int) -> Tensor:
-    """`torch.cat` of float32 parts (b ...) that make n rows, never held twice; of more than `most` bytes, on a file."""
+def gathered(parts: Iterator[Tensor], n: int, limit: int) -> Tensor:
+    """`torch.cat` of float32 parts (b ...) that make n rows, never held twice; if it is large, on a file."""
     first = next(parts)
     shape = (n, *first.shape[1:])
-    out = scratch(shape, limit) if 4 * prod(shape) > most else first.new_empty(shape)
+    out = scratch(shape, limit) if 4 * prod(shape) > WINDOW else first.new_empty(shape)
     at = 0
     for part in chain([first], parts):
         out[at : at + len(part)] = part.detach()

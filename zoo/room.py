@@ -22,13 +22,14 @@ from zoo.nets.common import Shape
 from zoo.nets.trunk import Trunk
 from zoo.queries.geometry import SIDE
 from zoo.query import SHUFFLED
-from zoo.scan import SPILLED, evaluating
+from zoo.scan import evaluating
 
 if TYPE_CHECKING:
     from zoo.learner import Learner
 
-SPARE = 64 * 2**20  # bytes of pages that are about to be given back, and of what has been freed and is not yet
+SPARE = 96 * 2**20  # bytes of pages and features that lie in memory all the same, and of what is not yet given back
 BATCHES = 192 * 2**20  # bytes that come and go while batches pass through small networks, or blocks of distances
+TRAINED = 80 * 2**20  # bytes that stay taken after training
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,8 @@ ROOM: Mapping[str, Room] = MappingProxyType(
         **dict.fromkeys(("bald", "power_bald", "ensemble", "debal", "bgadl"), DRAWN),
         "batch_bald": DRAWN,
         "acs_fw": Room(k=14, more=lambda s, _: 6 * s["projections"]),
-        "kcenter": Room(d=2),
-        "ff_active": Room(d=2),
+        "kcenter": Room(d=2, one=8),
+        "ff_active": Room(d=2, one=8),
         "robust_kcenter": Room(d=3, one=80, more=lambda s, n: 0.65 * (n + s["others"])),
         "weighted_kmeans": Room(d=2, k=4),
         "suggestive": Room(d=2, k=5, one=72),
@@ -95,7 +96,8 @@ def holdable(learner: Learner, pool: Pool, n: int = 1) -> None:
         raise ValueError(f"memory={bounds.said(limit)} is kept on the CPU, not on {learner.device}: leave it out there")
     fabric(learner.device, learner.precision)  # what it imports counts
     parts = learner.build(pool.shape, pool.classes) if learner.parts is None else learner.parts
-    query, u, d, here = learner.query, len(pool.unlabeled), width(parts, pool.shape), bounds.held() + SPARE
+    query, u, d = learner.query, len(pool.unlabeled), width(parts, pool.shape)
+    here = bounds.held() + SPARE + TRAINED * (learner.parts is None)
 
     def held(name: str, settings: Mapping[str, Any]) -> int:
         fit = FIT.get(learner.entry.name, Room()).of(d, pool.classes, {}, n)
@@ -115,15 +117,13 @@ def holdable(learner: Learner, pool: Pool, n: int = 1) -> None:
 
 def asked(name: str, settings: Mapping[str, Any], parts: nn.ModuleDict, pool: Pool, n: int) -> float:
     """Numbers of four bytes that a query holds at most of each unlabeled image."""
-    assert pool.memory is not None
     room, d = ROOM.get(name, STRANGE), width(parts, pool.shape)
     k = pool.classes * (1 + len(list(parts["members"].children())) if "members" in parts else 1)
     if settings.get("space") == "pixels":
         d = prod(pool.shape)
     elif settings.get("features") == "pixels":
         d = pool.shape[0] * min(SIDE, pool.shape[1]) * min(SIDE, pool.shape[2])
-    kept = min(d, pool.memory / SPILLED / 4 / max(1, len(pool.unlabeled))) if room.k and not room.d else 0
-    return room.of(d, k, settings, n) + kept
+    return room.of(d, k, settings, n)
 
 
 def width(parts: nn.ModuleDict, shape: Shape) -> int:

@@ -20,7 +20,6 @@ T = TypeVar("T")
 
 VALUES = {"cpu": 2**20, "cuda": 2**22}  # pixels and channels that go through a network at once
 ROWS = 2**16  # images whose features go through a head at once
-SPILLED = 8  # one of so many parts of the memory there is: what is larger, and seen of all images, lies on a file
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +84,7 @@ class Scan:
         """Parts (b ...) as one tensor (n ...)."""
         if (limit := self.pool.memory) is None:
             return torch.cat(list(parts))
-        return bounds.gathered(parts, n, limit, limit // SPILLED)
+        return bounds.gathered(parts, n, limit)
 
     def through(self, part: Callable[[Tensor], T], features: Tensor) -> list[T]:
         """What a part that looks at each image by itself makes of features (n d), some rows after the other."""
