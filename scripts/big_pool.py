@@ -87,7 +87,7 @@ def plain(photos: Path, memory: str) -> list[Line]:
     """Plain training, one look at all images, and questions about what was seen."""
     pool, lines = pool_of(photos, memory), list[Line]()
     learner = zoo.create("margin", seed=0, steps=STEPS)
-    with measured(lines, what="fit", learner="plain", steps=STEPS):
+    with measured(lines, what="fit", learner="plain", images=len(pool), steps=STEPS):
         learner.fit(pool, progress=False)
     scan = learner.scan(pool)
     with measured(lines, what="score", learner="plain", images=len(pool.unlabeled), d=128):
@@ -105,13 +105,15 @@ def plain(photos: Path, memory: str) -> list[Line]:
     return lines
 
 
-def own(name: str, photos: Path, memory: str, **settings: Any) -> list[Line]:
-    """An entry, and its own question."""
+def own(name: str, photos: Path, memory: str, asking: Line | None = None, **settings: Any) -> list[Line]:
+    """An entry or a query, and its question; asking: the settings of that."""
     pool, lines = pool_of(photos, memory), list[Line]()
-    learner = zoo.create(name, seed=0, steps=STEPS, **settings)
-    with measured(lines, what="fit", learner=name, steps=STEPS):
+    game: Line = {"game_steps": STEPS} if name == "vaal" else {}
+    learner = zoo.create(name, seed=0, steps=STEPS, query_settings=asking, **game, **settings)
+    who = ", ".join([name, *(f"{key}={value}" for key, value in {**settings, **(asking or {})}.items())])
+    with measured(lines, what="fit", learner=who, images=len(pool), steps=STEPS):
         learner.fit(pool, progress=False)
-    with measured(lines, what="select", learner=name, images=len(pool.unlabeled), n=ASKED):
+    with measured(lines, what="select", learner=who, images=len(pool.unlabeled), n=ASKED):
         learner.select(pool, ASKED)
     return lines
 
@@ -129,9 +131,9 @@ def wide(photos: Path, memory: str) -> list[Line]:
 PIECES: dict[str, Callable[..., list[Line]]] = {
     "decoding": decoding,
     "plain": lambda photos, memory, _: plain(photos, memory),
-    "vaal": lambda photos, memory, _: own("vaal", photos, memory, game_steps=STEPS),
+    "vaal": lambda photos, memory, _: own("vaal", photos, memory),
     "waal": lambda photos, memory, _: own("waal", photos, memory),
-    "narrow": lambda photos, memory, _: own("typiclust", photos, memory, width=8, query_settings={"features": "task"}),
+    "narrow": lambda photos, memory, _: own("typiclust", photos, memory, {"features": "task"}, width=8),
     "wide": lambda photos, memory, _: wide(photos, memory),
 }
 

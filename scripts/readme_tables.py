@@ -17,7 +17,7 @@ from zoo.bench import ROOMS, Figure, Growth, tables
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "scripts" / "results"
-MANY = 10**8  # images
+MANY, CORES = 10**8, 64  # images, and cores of a host, to reckon with
 
 
 def figures(results: Path, required: bool = False) -> str:
@@ -55,28 +55,33 @@ def scale(results: Path) -> str:
     file = json.loads((results / "big_pool.json").read_text())
     shards = json.loads((results / "shards.json").read_text())
     rows = [row for piece in file["pieces"] if (row := extrapolated(piece))]
-    columns = ("work, one core", "images", "images/s", "MiB at most", "10^8: one core", "64 cores", "on disk")
-    refused = [piece for piece in file["pieces"] if "refused" in piece]
-    said = "".join(f"\nRefused before it began: {piece['refused']}\n" for piece in refused)
-    lost = "; ".join(
-        f"{name} {', '.join(f'{value:g} by {m}' for m, value in found.items())}"
-        for name, found in shards["lost"].items()
+    columns = ("work, one core", "images", "images/s", "MiB at most", "10^8: one core", f"{CORES} cores", "on disk")
+    refused = [piece["refused"].partition(". ")[0] for piece in file["pieces"] if "refused" in piece]
+    said = f"Refused before they begin: {'; '.join(refused)}." if refused else ""
+    lost = {name: " and ".join(f"{value:.3g}" for value in found.values()) for name, found in shards["lost"].items()}
+    parts = " and ".join(shards["lost"]["margin"])
+    return (
+        f"{markdown(columns, rows)}\n{said}\n"
+        f"In {parts} shards ({shards['work']}): `margin` misses {lost['margin']} of its images, `kcenter` leaves "
+        f"{lost['kcenter']} times the largest distance, `badge` {lost['badge']} times the sum of squared ones.\n"
+        f"{origin(file)}"
     )
-    return f"{markdown(columns, rows)}{said}\nLost by shards ({shards['work']}): {lost}.\n{origin(file)}"
 
 
 def extrapolated(piece: dict[str, Any]) -> list[str]:
-    """A piece of `big_pool.json`, and what it comes to for 10^8 images; nothing where it does not grow with them."""
-    if "images" not in piece or "seconds" not in piece or piece["what"] == "decode":
+    """A piece of `big_pool.json`, and what it comes to for 10^8 images; nothing of what was refused."""
+    if "refused" in piece or piece["what"] == "decode":
         return []
-    what, n = piece["what"], piece["images"]
-    who = piece.get("learner") or piece.get("query") or "files"
-    name = {"decode real files": "decode JPEG files", "open": "list an opened folder"}.get(what, f"{what}: {who}")
+    what, n, peak = piece["what"], piece["images"], f"{piece['peak_mib']:,}"
+    if what == "fit":
+        return [f"fit {piece['learner']}, {piece['steps']} steps", f"{n:,}", "", peak, long(piece["seconds"]), "", ""]
+    who = piece.get("learner") or piece.get("query")
+    name = {"decode real files": "decode JPEG files", "open": "list the files again"}.get(what, f"{what}: {who}")
     seconds = piece["seconds"] * MANY / n
     kept = {"decode real files": [piece.get("bytes", 0) / n, 3 * 32 * 32], "score": [4 * piece.get("d", 0)]}
-    gigabytes = " + ".join(f"{each * MANY / 1e9:,.0f} GB" for each in kept.get(what, []))
+    disk = " + ".join(f"{each * MANY / 1e9:,.0f} GB" for each in kept.get(what, []))
     rate = f"{n / max(piece['seconds'], 0.01):,.0f}"
-    return [name, f"{n:,}", rate, f"{piece['peak_mib']:,}", long(seconds), long(seconds / 64), gigabytes]
+    return [name, f"{n:,}", rate, peak, long(seconds), long(seconds / CORES), disk]
 
 
 def long(seconds: float) -> str:

@@ -199,7 +199,7 @@ def test_writing_to_bounded_images_changes_no_file(photos: Path) -> None:
 def test_networks_that_are_too_large_are_found_out_at_once(tmp_path: Path) -> None:
     images = mapped(tmp_path, PLENTY, 1)
     bounds._maps[next(iter(bounds._maps))] = 2**20
-    with pytest.raises(ValueError, match=r"has held .* more than memory=0.00 GiB, .* smaller batches"):
+    with pytest.raises(ValueError, match=r"has held .* more than memory=0.00 GiB: .* smaller batches"):
         at(images, torch.arange(4))
 
 

@@ -131,8 +131,8 @@ def relieve() -> None:
     most, *files = _status("VmHWM", "RssFile", "RssShmem")
     if most > limit:
         raise ValueError(
-            f"this process has held {said(most)}, more than memory={said(limit)}, and not for the size of the pool: "
-            "its networks take that much. Give it more memory, smaller batches or smaller networks"
+            f"this process has held {said(most)}, more than memory={said(limit)}: its networks and their batches, or "
+            "the names of a folder's files, take that much. Give it more memory, smaller batches, or a folder in parts"
         )
     if sum(files) > _settled + WINDOW:
         give_back()
