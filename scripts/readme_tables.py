@@ -2,9 +2,11 @@
 
     alzoo bench queries --peers --json scripts/results/queries.json    # and data, loops, study
     alzoo bench queries --growth --json scripts/results/growth.json
+    python scripts/big_pool.py --photos FOLDER                         # and shards.py, for large pools
 
 `scripts/results/README.md` has all of them. Between `<!-- bench -->` and `<!-- /bench -->` of the README stands the
-work of which something is required, and nothing else. A figure is read nowhere else.
+work of which something is required, and nothing else; between `<!-- scale -->` and `<!-- /scale -->` what a pool larger
+than memory takes. A figure is read nowhere else.
 """
 
 import json
@@ -17,6 +19,7 @@ from zoo.bench import ROOMS, Figure, Growth, tables
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "scripts" / "results"
+ASIDE = ("list the files again", "ask: entropy", "fit typiclust, width=8, features=task, 300 steps")
 MANY, CORES = 10**8, 64  # images, and cores of a host, to reckon with
 
 
@@ -50,11 +53,14 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def scale(results: Path) -> str:
-    """What was done with 1,000,000 images in bounded memory, and what a hundred times as many would take."""
+def scale(results: Path, brief: bool = False) -> str:
+    """What was done with 1,000,000 images in bounded memory, and what a hundred times as many would take.
+
+    brief: without what is only of interest beside the rest.
+    """
     file = json.loads((results / "big_pool.json").read_text())
     shards = json.loads((results / "shards.json").read_text())
-    rows = [row for piece in file["pieces"] if (row := extrapolated(piece))]
+    rows = [row for piece in file["pieces"] if (row := extrapolated(piece)) and not (brief and row[0] in ASIDE)]
     columns = ("work, one core", "images", "images/s", "MiB at most", "10^8: one core", f"{CORES} cores", "on disk")
     refused = [piece["refused"].partition(". ")[0] for piece in file["pieces"] if "refused" in piece]
     said = f"Refused before they begin: {'; '.join(refused)}." if refused else ""
@@ -96,7 +102,7 @@ def written(text: str, results: Path = RESULTS) -> str:
     """The README with its tables as the files say. Raises ValueError where it has no place for one."""
     found = {"bench": figures(results, required=True)}
     if (results / "big_pool.json").exists():
-        found["scale"] = scale(results)
+        found["scale"] = scale(results, brief=True)
     for name, table in found.items():
         place = re.compile(f"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
         if len(places := list(place.finditer(text))) != 1:
@@ -107,10 +113,12 @@ def written(text: str, results: Path = RESULTS) -> str:
 
 def whole(results: Path = RESULTS) -> str:
     """All figures, on a page of their own."""
+    title = "\n## 1,000,000 images within 2 GiB, and what 10^8 would take\n\n"
+    large = f"{title}{scale(results)}" if (results / "big_pool.json").exists() else ""
     return (
         "# Figures\n\nWritten by `python scripts/readme_tables.py` from the files beside it; do not edit.\n\n"
         f"## The bench\n\n{figures(results)}\n## How queries grow with the pool\n\nSeconds by the number of "
-        f"unlabeled images, their features on a memory map.\n\n{growth(results)}"
+        f"unlabeled images, their features on a memory map.\n\n{growth(results)}{large}"
     )
 
 
