@@ -199,7 +199,7 @@ def test_writing_to_bounded_images_changes_no_file(photos: Path) -> None:
 def test_networks_that_are_too_large_are_found_out_at_once(tmp_path: Path) -> None:
     images = mapped(tmp_path, PLENTY, 1)
     bounds._maps[next(iter(bounds._maps))] = 2**20
-    with pytest.raises(ValueError, match=r"has held .* more than memory=0.00 GiB: .* smaller batches"):
+    with pytest.raises(ValueError, match=r"has held .* more than memory=0.00 GiB: its networks and their batches"):
         at(images, torch.arange(4))
 
 
@@ -221,6 +221,20 @@ def test_what_cannot_be_held_is_refused_before_a_step_is_taken(photos: Path) -> 
     learner.fit(pool, progress=False)
     with pytest.raises(ValueError, match="badge would hold"):
         learner.select(huge, 2)
+
+
+@pytest.mark.parametrize(("name", "refused"), [("margin", False), ("vaal", True)])
+def test_test_images_that_an_autoencoder_rebuilds_count_too(name: str, refused: bool, photos: Path) -> None:
+    pool, _ = data(photos, memory=PLENTY)
+    bounded = replace(pool, memory=bounds.held() + 2**30)
+    many = torch.zeros(1, 1, 1, 1, dtype=torch.uint8).expand(10**6, 1, 8, 8)
+    learner = zoo.create(name, seed=0, device="cpu")
+    room.holdable(learner, bounded)
+    if refused:
+        with pytest.raises(ValueError, match="1000000 test images that it rebuilds"):
+            room.holdable(learner, bounded, 1, many)
+    else:
+        room.holdable(learner, bounded, 1, many)
 
 
 @pytest.mark.parametrize(

@@ -131,8 +131,8 @@ def relieve() -> None:
     most, *files = _status("VmHWM", "RssFile", "RssShmem")
     if most > limit:
         raise ValueError(
-            f"this process has held {said(most)}, more than memory={said(limit)}: its networks and their batches, or "
-            "the names of a folder's files, take that much. Give it more memory, smaller batches, or a folder in parts"
+            f"this process has held {said(most)}, more than memory={said(limit)}: its networks and their batches, "
+            "the test images or the names of a folder's files take that much. Give it more memory, or less of these"
         )
     if sum(files) > _settled + WINDOW:
         give_back()

@@ -250,9 +250,9 @@ def held_by_all(study: Study) -> None:
         return
     from zoo.room import holdable
 
-    pool, _ = study.pool(0)
+    pool, test = study.pool(0)
     for name in study.learners:
-        holdable(study.learner(name, 0, pool), pool, max(study.budgets(), default=1))
+        holdable(study.learner(name, 0, pool), pool, max(study.budgets(), default=1), test.images)
 
 
 @app.command()

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from trainers import bounds
 from trainers.pool import Pool
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 SPARE = 96 * 2**20  # bytes of pages and features that lie in memory all the same, and of what is not yet given back
 BATCHES = 192 * 2**20  # bytes that come and go while batches pass through small networks, or blocks of distances
+REBUILT = 20  # bytes for each pixel and channel of images that are rebuilt, and compared with what was made of them
 TRAINED = 80 * 2**20  # bytes that stay taken after training
 
 
@@ -85,9 +86,10 @@ STRANGE = Room(d=3, k=14, one=72)  # what is taken for granted of a query of som
 CHEAP = ("random", "least_confident", "margin", "entropy", "badge", "kcenter")  # named to who is refused
 
 
-def holdable(learner: Learner, pool: Pool, n: int = 1) -> None:
+def holdable(learner: Learner, pool: Pool, n: int = 1, held_out: Tensor | None = None) -> None:
     """Raise ValueError where training on a pool of bounded memory, and asking for n of its images, would exceed it.
 
+    held_out: uint8 (m c h w), images on which it is going to be diagnosed: an autoencoder rebuilds them all at once.
     What the networks themselves take, whatever the pool, shows as they learn: see `trainers.bounds.relieve`.
     """
     if (limit := pool.memory) is None:
@@ -98,20 +100,23 @@ def holdable(learner: Learner, pool: Pool, n: int = 1) -> None:
     parts = learner.build(pool.shape, pool.classes) if learner.parts is None else learner.parts
     query, u, d = learner.query, len(pool.unlabeled), width(parts, pool.shape)
     here = bounds.held() + SPARE + TRAINED * (learner.parts is None)
+    rebuilt = 0 if held_out is None or learner.entry.rebuild is None else REBUILT * held_out.numel()
 
     def held(name: str, settings: Mapping[str, Any]) -> int:
         fit = FIT.get(learner.entry.name, Room()).of(d, pool.classes, {}, n)
-        return here + max(BATCHES, 4 * round(u * max(fit, asked(name, settings, parts, pool, n))))
+        return here + max(BATCHES, rebuilt, 4 * round(u * max(fit, asked(name, settings, parts, pool, n))))
 
     need = held(query.name.removesuffix(SHUFFLED), {**query.settings, **learner.query_settings})
     if need <= limit:
         return
     fitting = [name for name in CHEAP if held(name, {}) <= limit]
     others = f", or ask by {', '.join(fitting)}, for which there is room" * bool(fitting)
+    tested = f", and {len(held_out)} test images that it rebuilds" if held_out is not None and rebuilt else ""
     raise ValueError(
         f"{learner.name} would hold {bounds.said(need)}, more than memory={bounds.said(limit)}: {bounds.said(here)} is "
-        f"taken, and the rest is for batches, and {u:,} unlabeled images of {d} features and {pool.classes} classes. "
-        f"Give it more memory, fewer images (--subset), or a trunk with fewer features (width=8){others}"
+        f"taken, and the rest is for batches, or for {u:,} unlabeled images of {d} features and {pool.classes} "
+        f"classes{tested}. Give it more memory, fewer images (--subset), or a trunk with fewer features "
+        f"(width=8){others}"
     )
 
 
