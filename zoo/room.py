@@ -1,7 +1,8 @@
 """What a question about a pool takes in memory, told before anything is trained.
 
 What a query holds grows with the unlabeled images: their features and copies of these, their probabilities, single
-numbers. `ROOM` has it for every query of the zoo, as measured and rounded up; a test measures it again.
+numbers. `ROOM` has it for every query of the zoo, rounded up: measured on 100,000 images or fewer, or reckoned from the
+code (batch_bald, bait, gaal, and what `FIT` says). A test measures some of them again.
 """
 
 from __future__ import annotations
@@ -37,18 +38,20 @@ TRAINED = 80 * 2**20  # bytes that stay taken after training
 class Room:
     """Numbers of four bytes that a query holds at most of each unlabeled image.
 
-    d: features and copies of them; k: rows of probabilities; one: single numbers. more: by the query's settings and n,
-    further ones. Where d is 0, features are looked at a few rows after the other, and lie on a file if they are large.
+    d: features and copies of them; k: rows of probabilities; square: matrices of classes; one: single numbers. more: by
+    the query's settings and n, further ones. Where d is 0, features are looked at a few rows after the other, and lie
+    on a file if they are large.
     """
 
     d: float = 0
     k: float = 0
+    square: float = 0
     one: float = 32
     more: Callable[[Mapping[str, Any], int], float] = lambda _, __: 0
 
     def of(self, d: int, k: int, settings: Mapping[str, Any], n: int) -> float:
         """All of these together, of d features and k classes."""
-        return self.d * d + self.k * k + self.one + self.more(settings, n)
+        return self.d * d + self.k * k + self.square * k**2 + self.one + self.more(settings, n)
 
 
 DRAWN = Room(k=14)  # sums over draws
@@ -68,7 +71,7 @@ ROOM: Mapping[str, Room] = MappingProxyType(
         "weighted_kmeans": Room(d=2, k=4),
         "suggestive": Room(d=2, k=5, one=72),
         "badge": Room(d=1, k=8),
-        "bait": Room(d=5, k=6),
+        "bait": Room(d=5, k=6, square=24),
         "deepfool": Room(one=32),
         "dal": Room(d=4, more=lambda s, _: 3 * s["width"]),
         "jlp": Room(d=4, more=lambda s, _: 40 * s["neighbours"]),
@@ -106,17 +109,20 @@ def holdable(learner: Learner, pool: Pool, n: int = 1, held_out: Tensor | None =
         fit = FIT.get(learner.entry.name, Room()).of(d, pool.classes, {}, n)
         return here + max(BATCHES, rebuilt, 4 * round(u * max(fit, asked(name, settings, parts, pool, n))))
 
-    need = held(query.name.removesuffix(SHUFFLED), {**query.settings, **learner.query_settings})
+    settings = {**query.settings, **learner.query_settings}
+    need = held(query.name.removesuffix(SHUFFLED), settings)
     if need <= limit:
         return
     fitting = [name for name in CHEAP if held(name, {}) <= limit]
     others = f", or ask by {', '.join(fitting)}, for which there is room" * bool(fitting)
     tested = f", and {len(held_out)} test images that it rebuilds" if held_out is not None and rebuilt else ""
+    fewer = "a trunk with fewer features (width=8)"
+    if settings.get("features") == "pixels":
+        fewer += ", compared by these and not by pixels (query_settings={'features': 'task'})"
     raise ValueError(
         f"{learner.name} would hold {bounds.said(need)}, more than memory={bounds.said(limit)}: {bounds.said(here)} is "
         f"taken, and the rest is for batches, or for {u:,} unlabeled images of {d} features and {pool.classes} "
-        f"classes{tested}. Give it more memory, fewer images (--subset), or a trunk with fewer features "
-        f"(width=8){others}"
+        f"classes{tested}. Give it more memory, fewer images (--subset), or {fewer}{others}"
     )
 
 
@@ -128,7 +134,8 @@ def asked(name: str, settings: Mapping[str, Any], parts: nn.ModuleDict, pool: Po
         d = prod(pool.shape)
     elif settings.get("features") == "pixels":
         d = pool.shape[0] * min(SIDE, pool.shape[1]) * min(SIDE, pool.shape[2])
-    return room.of(d, k, settings, n)
+    bound = settings.get("memory_mib", 0) * 2**18 / max(1, len(pool.unlabeled))  # batch_bald's own, for its draws
+    return room.of(d, k, settings, n) + 2.0 * float(min(bound, k * settings.get("draws", 0)))
 
 
 def width(parts: nn.ModuleDict, shape: Shape) -> int:
