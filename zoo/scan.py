@@ -92,12 +92,8 @@ class Scan:
         with evaluating(self.parts), torch.no_grad():
             for rows in features.split(ROWS):
                 seen.append(part(rows))
-                self.relieve()
+                bounds.relieve()
         return seen
-
-    def relieve(self) -> None:
-        """Where memory is bounded, what has been read of images and features on files is given back."""
-        bounds.relieve()
 
     @property
     def task(self) -> nn.Sequential:
