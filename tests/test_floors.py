@@ -13,7 +13,7 @@ MAY = {
     "trainers": {"trainers"},
     "checkpoints": {"checkpoints"},
     "zoo/nets": {"zoo.nets"},
-    "zoo/queries": {"zoo.queries", "zoo.query", "zoo.scan", "zoo.nets", "trainers.graph"},
+    "zoo/queries": {"zoo.queries", "zoo.query", "zoo.scan", "zoo.nets", "trainers.bounds", "trainers.graph"},
     "zoo/entries": {"zoo", "trainers"},
     "zoo/studies": {"zoo", "trainers", "checkpoints"},
     "zoo": {"zoo", "trainers", "checkpoints"},
@@ -21,6 +21,7 @@ MAY = {
 SHARED = {
     "answers",
     "augment",
+    "bounds",
     "copies",
     "folder",
     "cache",

@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trainers import bounds
 from trainers.cache import cache_dir, making
 
 if TYPE_CHECKING:
@@ -61,7 +62,10 @@ class File(NamedTuple):
 
 
 def decode(
-    path: str | PathLike[str], size: int | tuple[int, int] | None, files: Sequence[Path] | None = None
+    path: str | PathLike[str],
+    size: int | tuple[int, int] | None,
+    files: Sequence[Path] | None = None,
+    memory: int | None = None,
 ) -> Decoded:
     """Every image below a folder, as one tensor; decoded on the first call, mapped from the cache on the next.
 
@@ -70,6 +74,8 @@ def decode(
     size: pixels (height, width), or one number for both: other images are scaled to cover it and cut to its centre
         (PIL's ImageOps.fit, bicubic). None: all images have the size of the first.
     files: only these, absolute or relative to the folder; by default all.
+    memory: the bytes that this process may hold: then pages that have been read are given back, and with them goes
+        whatever has been written to the images.
     Images are turned as their EXIF orientation says; transparency is dropped; of several frames the first counts.
     16-bit grey goes from 0..65535 to 0..255; grey with other ranges (32 bits, floats) cannot be read.
     What cannot be read is left out, with a warning to the logger "alzoo" on every call.
@@ -82,11 +88,11 @@ def decode(
     if not listing:
         raise ValueError(f"no images in {folder}: there is no file ending in {' '.join(SUFFIXES)} below it")
     place = cache_dir() / "decoded" / _key(folder, listing, target)
-    decoded = _load(place) if _whole(place) else None
+    decoded = _load(place, memory) if _whole(place) else None
     while decoded is None:  # again if another process replaces the entry between making and loading
         with making(place, _whole) as draft:
             _build(draft, folder, listing, target)
-        decoded = _load(place)
+        decoded = _load(place, memory)
     if decoded.left_out:
         logger.warning(
             "%d of %d images in %s cannot be read and are left out: %s",
@@ -176,16 +182,19 @@ def _whole(place: Path) -> bool:
     return meta is not None and not meta["trouble"]
 
 
-def _load(place: Path) -> Decoded | None:
+def _load(place: Path, memory: int | None) -> Decoded | None:
     """An entry of the cache, or None if it is gone."""
     meta = _meta(place)
     if meta is None:
         return None
     try:
-        images = np.load(place / "images.npy", mmap_mode="c")
+        if memory is None:
+            images = torch.from_numpy(np.load(place / "images.npy", mmap_mode="c"))
+        else:
+            images = bounds.mapped(place / "images.npy", tuple(meta["shape"]), HEADER, memory)
     except FileNotFoundError:
         return None
-    return Decoded(torch.from_numpy(images).permute(0, 3, 1, 2), tuple(meta["paths"]), tuple(meta["left_out"]))
+    return Decoded(images.permute(0, 3, 1, 2), tuple(meta["paths"]), tuple(meta["left_out"]))
 
 
 def _build(draft: Path, folder: Path, listing: list[File], size: tuple[int, int] | None) -> None:

@@ -12,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trainers import bounds
+
 UNKNOWN = -1
 
 Oracle = Callable[[Tensor], Tensor]  # indices int64 (n,) -> labels (n,); UNKNOWN where it cannot tell
@@ -39,6 +41,7 @@ class Pool:
     supposed: bool (n + m,), true where a label is only believed (see `suppose`).
     rounds: the indices each `reveal` asked for, in order; the initial set is round 0.
     made: uint8 (m c h w), images that somebody has made and somebody has judged (see `admit`).
+    memory: the bytes that a process which works on it may hold (see `zoo.data`); None, no bound.
     """
 
     images: Tensor
@@ -49,6 +52,7 @@ class Pool:
     supposed: Tensor
     made: Tensor
     rounds: tuple[Tensor, ...] = ()
+    memory: int | None = None
 
     @classmethod
     def of(
@@ -98,6 +102,7 @@ class Pool:
         size: int | tuple[int, int] | None = None,
         labels: str | PathLike[str] | None = None,
         names: Sequence[str] | None = None,
+        memory: str | int | None = None,
     ) -> Pool:
         """The images of a folder, which is only read; people answer, by `reveal(indices, labels=...)`.
 
@@ -106,17 +111,19 @@ class Pool:
         labels: a CSV file with the header `path,label`, inside the folder or anywhere: what is known at the
             start (round 0). Paths are relative to the folder; images that are not listed are unlabeled.
         names: the classes, in order; by default the sorted distinct labels of the CSV file.
+        memory: what this process may hold, as 2GiB; see `zoo.data`.
         Raises FileNotFoundError for missing files, ValueError for a folder without images, images of different
         sizes where `size` is None, and labels that fit no image or no class.
         """
         from trainers import answers, folder
 
-        decoded = folder.decode(path, size)
+        limit = bounds.bound(memory)
+        decoded = folder.decode(path, size, memory=limit)
         known = {} if labels is None else answers.read_labels(path, labels, decoded.paths)
         names = sorted(set(known.values())) if names is None else list(names)
         if strange := sorted(set(known.values()) - set(names)):
             raise ValueError(f"label {strange[0]!r} is not among the names {names}")
-        pool = cls.hidden(decoded.images, len(names), nobody, names)
+        pool = replace(cls.hidden(decoded.images, len(names), nobody, names), memory=limit)
         if not known:
             return pool
         position = {name: i for i, name in enumerate(decoded.paths)}
@@ -255,7 +262,9 @@ def nobody(indices: Tensor) -> Tensor:
 
 def at(images: Tensor, indices: Tensor) -> Tensor:
     """`images[indices]`, channels last in memory: (n c h w), (b,) -> (b c h w). Indexing takes ten times as long."""
-    return images.permute(0, 2, 3, 1).index_select(0, indices.to(images.device)).permute(0, 3, 1, 2)
+    found = images.permute(0, 2, 3, 1).index_select(0, indices.to(images.device)).permute(0, 3, 1, 2)
+    bounds.relieve()
+    return found
 
 
 def normal(images: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
@@ -104,6 +105,7 @@ def where(command: Command) -> Command:
             click.option(
                 "--gpus-per-cell", type=click.FloatRange(0), help="With ray: a part of one, or more. [default: 1]"
             ),
+            click.option("--memory", help="That each process may hold at most, as 2GiB. [default: no bound]"),
             click.option("--devices", type=click.IntRange(1), help="That train each fit together. [default: 1]"),
             click.option("--strategy", type=click.Choice(["ddp"]), default="ddp", help="How --devices share a batch."),
         ]
@@ -155,6 +157,7 @@ def compare(
     engine: str,
     workers: int | None,
     gpus_per_cell: float | None,
+    memory: str | None,
     strategy: str,  # noqa: ARG001 (there is one so far)
     **protocol: Any,
 ) -> None:
@@ -171,7 +174,32 @@ def compare(
         if protocol["controls"] and "random" not in names:
             names = (*names, "random")  # so that --set *.key=value is for it, too
         study = Study(learners=names, settings=settings(setting, names), **protocol)
-    carry_out(study, out, engine, workers, gpus_per_cell)
+    with bounded(memory, engine):
+        carry_out(study, out, engine, workers, gpus_per_cell)
+
+
+@contextmanager
+def bounded(memory: str | None, engine: str) -> Iterator[None]:
+    """Inside, this process and those that it starts hold no more than that each, where it is given."""
+    if memory is None:
+        yield
+        return
+    with refusals(ValueError):
+        from trainers.bounds import VARIABLE, parse
+
+        if engine == "ray":
+            raise ValueError(
+                f"memory={memory!r} is for this machine; on those of a Ray cluster set {VARIABLE}={memory}"
+            )
+        parse(memory)
+    before = os.environ.get(VARIABLE)
+    os.environ[VARIABLE] = memory
+    try:
+        yield
+    finally:
+        del os.environ[VARIABLE]
+        if before is not None:
+            os.environ[VARIABLE] = before
 
 
 def carry_out(study: Study, out: Path | None, engine: str, workers: int | None, gpus: float | None) -> None:
@@ -186,6 +214,7 @@ def carry_out(study: Study, out: Path | None, engine: str, workers: int | None, 
         out = study.folder() if out is None else out
         engines.check(study, engine, workers, gpus)
         engines.claim(study, out)
+        held_by_all(study)
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -213,6 +242,19 @@ def carry_out(study: Study, out: Path | None, engine: str, workers: int | None, 
     Console().print(f"report: {out / 'report.html'}", soft_wrap=True)
 
 
+def held_by_all(study: Study) -> None:
+    """Raise ValueError where memory is bounded, and one of the study's learners would hold more."""
+    from trainers.bounds import VARIABLE
+
+    if not os.environ.get(VARIABLE):
+        return
+    from zoo.room import holdable
+
+    pool, test = study.pool(0)
+    for name in study.learners:
+        holdable(study.learner(name, 0, pool), pool, max(study.budgets(), default=1), test.images)
+
+
 @app.command()
 @click.argument("name", required=False)
 @click.option("--list", "listed", is_flag=True, help="Show the protocols there are.")
@@ -235,6 +277,7 @@ def reproduce(
     engine: str,
     workers: int | None,
     gpus_per_cell: float | None,
+    memory: str | None,
     strategy: str,  # noqa: ARG001 (there is one so far)
     **changes: Any,
 ) -> None:
@@ -252,7 +295,8 @@ def reproduce(
             return
         learners = pick(published.protocols(), name, "protocol").study.learners
         study = published.study(name, settings=settings(setting, learners), **changes)
-    carry_out(study, out, engine, workers, gpus_per_cell)
+    with bounded(memory, engine):
+        carry_out(study, out, engine, workers, gpus_per_cell)
 
 
 @app.command("report")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.client import HTTPException
 from os import PathLike
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainers import folder
+from trainers import bounds, folder
 from trainers.cache import cache_dir
 from trainers.pool import Pool
 from trainers.seeds import generator
@@ -71,6 +71,7 @@ def data(
     imbalance: str | None = None,
     leave_out: int | Sequence[str] = 0,
     classes: Sequence[str] = (),
+    memory: str | int | None = None,
 ) -> tuple[Pool, Test]:
     """A pool with `initial` labels revealed (its round 0), and the test images.
 
@@ -91,13 +92,16 @@ def data(
         stay depends on the seed; they are loaded, not mapped. `cifar10_alternating` and the like say it by their name.
     leave_out: classes of which the initial set has none: how many, drawn by the seed, or which, by name or number.
     classes: only images of these, by name or number, in the pool and in the test; they are numbered in this order.
+    memory: what this process may hold at most, as "2GiB" or in bytes; by default $ALZOO_MEMORY, or no bound. It changes
+        no number: images and features then lie on files whose pages are given back, and learners refuse what they could
+        not hold, before they begin. Linux only, and for learners on the CPU.
     A folder's classes are the sorted names of the class folders (of train); if one half is grey and the other in
     colour, both are given three channels. Its images are mapped from the cache, not loaded.
     Raises UnknownName; ValueError for an `initial` that the pool (or, if balanced, a class) cannot give or that is
     fewer than the balanced classes, and for folders that are not as above; FileNotFoundError for a missing path;
     ConnectionError for a data set that is not there and cannot be downloaded.
     """
-    seed, split = whole("seed", seed), whole("split", split)
+    seed, split, limit = whole("seed", seed), whole("split", split), bounds.bound(memory)
     if split and (test_share, validation, subset) == (None, None, None):
         raise ValueError(
             f"split={split} chooses images, but there is no test_share, validation or subset "
@@ -108,7 +112,7 @@ def data(
             raise ValueError(f"{name} is {_UNEVEN[name][1]} already; give {_UNEVEN[name][0]} an imbalance of its own")
         name, imbalance = _UNEVEN[name]
     if name.startswith(FOLDER):
-        known = _of_folder(name.removeprefix(FOLDER), size, test_share, split)
+        known = _of_folder(name.removeprefix(FOLDER), size, test_share, split, limit)
     else:
         if test_share is not None:
             raise ValueError(f"{name} has test images of its own; test_share (--test-share) is for folder:PATH only")
@@ -116,20 +120,21 @@ def data(
         known = load(cache_dir() / "data" if root is None else Path(root).expanduser())
         known = _resized(known, name, _SIDE.get(name, known.images.shape[2]) if size is None else size)
     if classes:
-        known = _only(known, classes)
+        known = _only(known, classes, limit)
     if validation is not None:
         if not 0 < validation < 1:
             raise ValueError(f"validation={validation} is not between 0 and 1; give 0.2 for every fifth image")
         rest, held = _split(known.targets, known.names, validation, split)
-        known = _kept(known._replace(test=Test(known.images[held], known.targets[held])), rest)
+        test = Test(_some(known.images, held, limit), known.targets[held])
+        known = _kept(known._replace(test=test), rest, limit)
     if subset is not None:
         if not 1 <= (subset := whole("subset", subset)) <= len(known.targets):
             raise ValueError(f"subset={subset} of a pool of {len(known.targets)} images; give 1..{len(known.targets)}")
         shuffled = torch.randperm(len(known.targets), generator=generator(split, "subset"))
-        known = _kept(known, shuffled[:subset].sort().values)
+        known = _kept(known, shuffled[:subset].sort().values, limit)
     if imbalance is not None:
-        known = _kept(known, _thinned(known.targets, known.names, imbalance, seed))
-    pool = Pool.of(known.images, known.targets, len(known.names), known.names)
+        known = _kept(known, _thinned(known.targets, known.names, imbalance, seed), limit)
+    pool = replace(Pool.of(known.images, known.targets, len(known.names), known.names), memory=limit)
     without = left_out(known.names, leave_out, seed)
     return pool.reveal(_initial(known.targets, known.names, initial, seed, balanced, without)), known.test
 
@@ -165,7 +170,7 @@ def _numbers(classes: Sequence[str], names: Sequence[str]) -> list[int]:
     return [pick(numbers, str(name), "class") for name in classes]
 
 
-def _only(known: Labeled, classes: Sequence[str]) -> Labeled:
+def _only(known: Labeled, classes: Sequence[str], limit: int | None) -> Labeled:
     """The images of some classes, numbered anew, in both halves."""
     chosen = _numbers([classes] if isinstance(classes, str) else classes, known.names)
     if len(chosen) < 2 or len({*chosen}) < len(chosen):
@@ -174,16 +179,21 @@ def _only(known: Labeled, classes: Sequence[str]) -> Labeled:
     number[chosen] = torch.arange(len(chosen))
 
     def kept(images: Tensor, targets: Tensor) -> Test:
-        mine = number[targets] >= 0
-        return Test(images[mine], number[targets[mine]])
+        mine = (number[targets] >= 0).nonzero().squeeze(1)
+        return Test(_some(images, mine, limit), number[targets[mine]])
 
     images, targets = kept(known.images, known.targets)
     return Labeled(images, targets, kept(*known.test), tuple(known.names[k] for k in chosen))
 
 
-def _kept(known: Labeled, indices: Tensor) -> Labeled:
+def _kept(known: Labeled, indices: Tensor, limit: int | None) -> Labeled:
     """Some images of the pool only."""
-    return known._replace(images=known.images[indices], targets=known.targets[indices])
+    return known._replace(images=_some(known.images, indices, limit), targets=known.targets[indices])
+
+
+def _some(images: Tensor, indices: Tensor, limit: int | None) -> Tensor:
+    """`images[indices]`; where memory is bounded, on a file."""
+    return images[indices] if limit is None else bounds.copied(images, indices, limit)
 
 
 def _initial(
@@ -290,7 +300,7 @@ def _scaled(images: Tensor, size: int) -> Tensor:
     return out
 
 
-def _of_folder(where: str, size: Size, test_share: float | None, split: int) -> Labeled:
+def _of_folder(where: str, size: Size, test_share: float | None, split: int, limit: int | None) -> Labeled:
     """`train` and `test` below a folder, or its classes, split."""
     if not where:
         raise ValueError("folder: needs a path, for example folder:photos")
@@ -310,8 +320,8 @@ def _of_folder(where: str, size: Size, test_share: float | None, split: int) -> 
             raise ValueError(
                 f"class {strange[0]!r} is in {path / 'test'} but not in {path / 'train'}; add it or drop it"
             )
-        train = folder.decode(path / "train", size)
-        test = folder.decode(path / "test", size)
+        train = folder.decode(path / "train", size, memory=limit)
+        test = folder.decode(path / "test", size, memory=limit)
         if train.images.shape[2:] != test.images.shape[2:]:
             (h, w), (hh, ww) = train.images.shape[2:], test.images.shape[2:]
             raise ValueError(
@@ -329,8 +339,8 @@ def _of_folder(where: str, size: Size, test_share: float | None, split: int) -> 
             raise ValueError(f"test_share={test_share} is not between 0 and 1; give 0.2 for every fifth image")
         files = [Path(file.path) for file in folder.list_images(path)]
         rest, tested = _split(_targets([f.as_posix() for f in files], names), names, test_share, split)
-        train = folder.decode(path, size, [files[i] for i in rest.tolist()])
-        test = folder.decode(path, size, [files[i] for i in tested.tolist()])
+        train = folder.decode(path, size, [files[i] for i in rest.tolist()], limit)
+        test = folder.decode(path, size, [files[i] for i in tested.tolist()], limit)
     targets = _targets(train.paths, names)
     if (empty := targets.bincount(minlength=len(names)) == 0).any():
         raise ValueError(

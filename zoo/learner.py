@@ -27,6 +27,7 @@ from zoo.nets.common import Shape
 from zoo.nets.trunk import freeze
 from zoo.parts import adopt, placed, put
 from zoo.query import Query, affordable
+from zoo.room import holdable
 from zoo.scan import Scan, dropouts, evaluating
 from zoo.selection import Selection
 
@@ -82,7 +83,8 @@ class Learner:
         function (stage, step, steps). snapshot: a file to keep the fit in while it goes on; the same call finds it
         there and goes on, and removes it in the end.
         Of several devices all call this alike; journal, bar and files are the first one's.
-        Raises ValueError without a label or with more images than the query takes, trainers.run.Diverged when a loss
+        Raises ValueError without a label or with more images than the query or the
+        pool's memory takes, trainers.run.Diverged when a loss
         is no number any more.
         """
         if not isinstance(pool, Pool):
@@ -90,6 +92,7 @@ class Learner:
         if not len(pool.labeled):
             raise ValueError(f"{self.name} cannot fit: the pool has no labeled image. Reveal some first")
         affordable(self.query, len(pool.unlabeled), self.query_settings)
+        holdable(self, pool)
         path, here = None if snapshot is None else Path(snapshot), ranks(self.devices)
         if self.devices > 1 and not alike(here, (self._owner(pool), path is None)):
             raise ValueError(f"the {self.devices} processes of {self.name} differ in settings, seed, start or pool")
@@ -174,6 +177,7 @@ class Learner:
         if n > (u := len(pool.unlabeled)):
             raise ValueError(f"asked for {n} images, but only {u} are unlabeled")
         affordable(self.query, u, self.query_settings)
+        holdable(self, pool, n)
         answer = self.query.ask(self.scan(pool), n, **self.query_settings)
         if answer.images is not None:
             return Selection(

@@ -5,17 +5,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn.modules.dropout import Dropout, _DropoutNd
 
+from trainers import bounds
 from trainers.pool import Pool, normal
 from trainers.ranks import ALONE, Ranks, joined
 from trainers.seeds import Seed, generator
 
-VALUES = 2**22  # pixels and channels that go through a network at once
+T = TypeVar("T")
+
+VALUES = {"cpu": 2**20, "cuda": 2**22}  # pixels and channels that go through a network at once
+ROWS = 2**16  # images whose features go through a head at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +42,8 @@ class Scan:
 
     Every view is computed once, when first asked for, and nothing is changed by looking.
     u unlabeled images, l labeled ones, k classes, d features; float32, on the learner's device.
-    Of several ranks each looks at a part of the batches, and all see what one would.
+    Of several ranks each looks at a part of the batches, and all see what one would. Where the pool's memory is
+    bounded, large views lie on files: read those of all images a few rows after the other, as `through` does.
     """
 
     def __init__(
@@ -64,15 +69,31 @@ class Scan:
         gradient: whether the view may ask for gradients.
         """
         of = self.pool.unlabeled if of is None else of
-        size = size or max(1, min(1024, VALUES // max(1, self.pool.images[:1].numel())))
+        size = size or max(1, min(1024, VALUES[self.device.type] // max(1, self.pool.images[:1].numel())))
         half, low = self.precision == "bf16-mixed", (self.device.type, torch.bfloat16)
         with evaluating(self.parts), torch.set_grad_enabled(gradient), torch.autocast(*low, enabled=half):
             batches = of.split(size) if len(of) else ()
             parts = [batches[part] for part in self.ranks.parts(len(batches))]
-            seen = [view(normal(self.pool.take(i).to(self.device))).float() for i in parts[self.ranks.number]]
-            if not seen:  # one black image tells the shape
-                seen = [view(torch.zeros(1, *self.pool.shape, device=self.device))[:0].float()]
-            return joined(self.ranks, torch.cat(seen), [sum(map(len, part)) for part in parts])
+            mine, lengths = parts[self.ranks.number], [sum(map(len, part)) for part in parts]
+            seen: Iterator[Tensor] = (view(normal(self.pool.take(i).to(self.device))).float() for i in mine)
+            if not mine:  # one black image tells the shape
+                seen = iter([view(torch.zeros(1, *self.pool.shape, device=self.device))[:0].float()])
+            return joined(self.ranks, self._gathered(seen, lengths[self.ranks.number]), lengths)
+
+    def _gathered(self, parts: Iterator[Tensor], n: int) -> Tensor:
+        """Parts (b ...) as one tensor (n ...)."""
+        if (limit := self.pool.memory) is None:
+            return torch.cat(list(parts))
+        return bounds.gathered(parts, n, limit)
+
+    def through(self, part: Callable[[Tensor], T], features: Tensor) -> list[T]:
+        """What a part that looks at each image by itself makes of features (n d), some rows after the other."""
+        seen = []
+        with evaluating(self.parts), torch.no_grad():
+            for rows in features.split(ROWS):
+                seen.append(part(rows))
+                bounds.relieve()
+        return seen
 
     @property
     def task(self) -> nn.Sequential:
@@ -97,12 +118,11 @@ class Scan:
     @cached_property
     def logits(self) -> Tensor:
         """(u k); of an ensemble, the logarithm of its members' mean probabilities."""
-        with evaluating(self.parts), torch.no_grad():
-            logits: Tensor = self.parts["head"](self.features)
-            if others := self.members[1:]:
-                each = torch.stack([logits, *(self.each(member) for member in others)])
-                return each.log_softmax(2).logsumexp(0) - math.log(len(each))
-            return logits
+        logits = torch.cat(self.through(self.parts["head"], self.features))
+        if others := self.members[1:]:
+            each = torch.stack([logits, *(self.each(member) for member in others)])
+            return each.log_softmax(2).logsumexp(0) - math.log(len(each))
+        return logits
 
     @cached_property
     def probs(self) -> Tensor:
@@ -120,10 +140,9 @@ class Scan:
         for m, (trunk, head) in enumerate(self.members):
             features = None if dropouts(trunk) else self.features if m == 0 else self.each(trunk)
             for draw in range(t if dropouts(trunk, head) else 1):
-                with evaluating(self.parts), dropping(self.generator(f"member {m} draw {draw}"), trunk, head):
+                with dropping(self.generator(f"member {m} draw {draw}"), trunk, head):
                     seen = self.each(trunk) if features is None else features
-                    with torch.no_grad():
-                        log: Tensor = head(seen).log_softmax(1)
+                    log = torch.cat(self.through(head, seen)).log_softmax(1)
                 yield log
 
     def generator(self, use: str) -> Generator:

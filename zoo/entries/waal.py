@@ -14,7 +14,7 @@ from zoo.nets.common import Shape
 from zoo.nets.trunk import Trunk, task
 from zoo.nets.waal import Critic, classifier
 from zoo.query import Query
-from zoo.scan import Asked, Scan, evaluating, top
+from zoo.scan import Asked, Scan, top
 
 
 def build(
@@ -49,7 +49,7 @@ def ask(scan: Scan, n: int, weight: float = 10.0, uncertainty: str = "both_norms
     if uncertainty not in UNCERTAINTIES:
         raise ValueError(f"uncertainty={uncertainty!r} must be one of {', '.join(UNCERTAINTIES)}")
     u = UNCERTAINTIES[uncertainty](scan.logits.log_softmax(1))
-    D, _ = looks(scan, scan.features)
+    D = distance(scan, scan.features)
     return top(weight * D - u, n, uncertainty=u, D=D)
 
 
@@ -69,10 +69,14 @@ UNCERTAINTIES = {"both_norms": both_norms, "single_worst": single_worst}
 
 def looks(scan: Scan, features: Tensor) -> tuple[Tensor, Tensor]:
     """The critic on features (b d): D (b,) and its gradient (b d)."""
+    D, slope = zip(*scan.through(scan.parts["critic"], features), strict=True)
+    return torch.cat(D), torch.cat(slope)
+
+
+def distance(scan: Scan, features: Tensor) -> Tensor:
+    """D of features (b d): (b,)."""
     critic: nn.Module = scan.parts["critic"]
-    with evaluating(critic), torch.no_grad():
-        D, slope = critic(features)
-    return D, slope
+    return torch.cat(scan.through(lambda rows: critic(rows)[0], features))
 
 
 def diagnose(scan: Scan, held_out: Tensor) -> dict[str, float]:
@@ -84,7 +88,7 @@ def diagnose(scan: Scan, held_out: Tensor) -> dict[str, float]:
     unlabeled images, as a share of its sum with the spread of U; with 0, the query is by uncertainty alone.
     """
     fresh = held(scan, held_out)
-    unlabeled, labeled = looks(scan, scan.features)[0], looks(scan, scan.known)[0]
+    unlabeled, labeled = distance(scan, scan.features), distance(scan, scan.known)
     slope = looks(scan, fresh.features)[1]
     far, unsure = 10 * unlabeled.std(correction=0), both_norms(scan.logits.log_softmax(1)).std(correction=0)
     return {

@@ -7,6 +7,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import adaptive_avg_pool2d, normalize
 
+from trainers.bounds import relieve
 from zoo.scan import Asked, Scan
 
 VALUES, ROWS = 2**21, 2048  # distances worked out at once, and points at most
@@ -261,6 +262,7 @@ def looks(scan: Scan, features: str, unit: bool = False) -> tuple[Tensor, Tensor
     if pixels or not unit:
         middle = (new.sum(0) + known.sum(0)) / (len(new) + len(known))
         new, known = new - middle, known - middle
+        relieve()
     return (normalize(new), normalize(known)) if unit else (new, known)
 
 
