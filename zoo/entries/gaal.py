@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import sqrt
+from math import inf, sqrt
 from types import MappingProxyType
 from typing import cast
 
@@ -60,8 +60,9 @@ def ask(
     the two best of more (ours; the paper has two classes). objective: "entropy" moves them to where the guess is most
     spread out (ASAL); f is ln k less the entropy then. solver, search_steps, rate: see `zoo.queries.latent`; the
     paper's is not known. starts: how many latents at least; 4 for each asked image, if that is more. Those that end
-    with |f| above `tol` deviations of f over random made images are left out, while there are others. shell: keep
-    latents as long as random ones are, within a fifth (ours).
+    with |f| above `tol` deviations of f over random made images are left out, while there are others; with tol=inf and
+    diversity="none" there is no choice, and one latent for each image. shell: keep latents as long as random ones are,
+    within a fifth (ours).
     diversity: "centers" takes those whose images are far apart (ours), "none" the first (the paper).
     space: where real images are compared with made ones, in the "features" of the trunk or in "pixels"; no real image
     is taken twice, the first made one has the first choice.
@@ -74,7 +75,7 @@ def ask(
     """
     one_of("diversity", diversity, ("centers", "none"))
     one_of("space", space, ("features", "pixels"))
-    m = max(starts, 4 * n)
+    m = n if tol == inf and diversity == "none" else max(starts, 4 * n)
     found = look(scan, m, objective=objective, solver=solver, steps=search_steps, rate=rate, shell=shell)
     made = images(scan.parts, found.latents)
     order = pick(found, made, n, tol, diversity)
