@@ -83,9 +83,8 @@ class Learner:
         function (stage, step, steps). snapshot: a file to keep the fit in while it goes on; the same call finds it
         there and goes on, and removes it in the end.
         Of several devices all call this alike; journal, bar and files are the first one's.
-        Raises ValueError without a label or with more images than the query or the
-        pool's memory takes, trainers.run.Diverged when a loss
-        is no number any more.
+        Raises ValueError without a label or with more images than the query or the pool's memory takes,
+        trainers.run.Diverged when a loss is no number any more.
         """
         if not isinstance(pool, Pool):
             raise TypeError(f"fit takes a zoo.Pool, not {type(pool).__name__}: zoo.Pool.of(images, targets, classes)")
