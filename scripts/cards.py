@@ -62,7 +62,7 @@ def page(name: str, card: dict[str, Any], tuned: Sequence[str] = ()) -> str:
     limits = [
         "Trained on small images of one data set, with few labels: a start for a fit, and a query for that data.",
         "It has seen the labels of the pool above and no others; its query takes those images for labeled.",
-        *about.get("doubts", ()),
+        *(entry.doubt(about["diagnosis"]) if entry is not None and entry.doubt else ()),
     ]
     tag = name.partition(".")[2]
     return "\n".join(

@@ -154,7 +154,6 @@ def make(name: str, recipe: Recipe, *, seeds: range, device: str, out: Path, wor
                 "commit": commit(),
                 "licence": recipe.licence,
                 "diagnosis": numbers,
-                "doubts": learner.doubts(numbers),
             }
     assert first is not None
     return written(*first, out / f"{name}.safetensors", {**about, "accuracies": accuracies})

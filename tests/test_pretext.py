@@ -109,5 +109,6 @@ def test_vaal_doubts_a_critic_that_guesses_and_a_latent_that_is_dead():
     doubts = zoo.create("vaal", device="cpu").doubts
     good = {"critic_auc": 0.7, "active_units": 30, "latent_units": 32, "kl": 20.0, "recon": 0.3}
     assert doubts(good) == []
-    assert doubts({**good, "critic_auc": 0.51}) == ["the critic's AUC is 0.51; this query is no better than random"]
+    (said,) = doubts({**good, "critic_auc": 0.51})
+    assert said.startswith("the critic's AUC is 0.51")
     assert "only 3 of 32 latent units" in doubts({**good, "active_units": 3})[0]

@@ -47,7 +47,8 @@ def doubt(numbers: Mapping[str, float]) -> list[str]:
     """What speaks against a game over a latent: a critic that guesses, a latent that is dead."""
     against = []
     if abs(numbers["critic_auc"] - 0.5) < 0.05:
-        against.append(f"the critic's AUC is {numbers['critic_auc']:.2f}; this query is no better than random")
+        said = f"the critic's AUC is {numbers['critic_auc']:.2f}, which is right where chance has drawn the labels"
+        against.append(f"{said}; this query is no better than random")
     if numbers["active_units"] < numbers["latent_units"] / 2:
         dead = f"{numbers['active_units']:.0f} of {numbers['latent_units']:.0f}"
         against.append(f"only {dead} latent units are active; the critic has little to see")

@@ -74,7 +74,8 @@ def diagnose(scan: Scan, held_out: Tensor) -> dict[str, float]:
     retrieval: how often a labeled image is the nearest one to its own companion, of up to 1,000 labeled images.
     recon: squared error of a held-out pixel over the variance of such pixels; 1 is a decoder of the mean image.
     class_agreement: how often the classifier takes an image made from the prior for what it was made for; it has been
-    trained to, so here is another judge. neighbour_agreement: how often the nearest labeled image is of that class.
+    trained to, so here is another judge. neighbour_agreement: how often the labeled image nearest to it, by pixels, is
+    of that class; neighbour_real: the same of a labeled image, the best to be hoped for. 1 / classes is chance.
     active_units: latent units whose mean varies by more than 0.01 over held-out images, of `latent_units`.
     real_told, made_told: how often the discriminator is right about held-out images, and about made ones.
     bald: nats per unlabeled image; disagreement: the share of draws against the most frequent one. 20 draws.
@@ -97,6 +98,7 @@ def diagnose(scan: Scan, held_out: Tensor) -> dict[str, float]:
         asked = y[torch.randint(len(y), (SOME,), device=scan.device)]
         made = parts["generator"](torch.randn(SOME, mu.shape[1], device=scan.device), asked)
         neighbour = y[torch.cdist(made.flatten(1), x.flatten(1)).argmin(1)]
+        other = y[torch.cdist(x.flatten(1), x.flatten(1)).fill_diagonal_(torch.inf).argmin(1)]
         taken = scan.task(made).argmax(1)
         as_real, as_made = judge(real) > 0, judge(made) <= 0
     return {
@@ -104,6 +106,8 @@ def diagnose(scan: Scan, held_out: Tensor) -> dict[str, float]:
         "recon": (error.square().mean() / (out - out.mean(0)).square().mean()).item(),
         "class_agreement": (taken == asked).float().mean().item(),
         "neighbour_agreement": (neighbour == asked).float().mean().item(),
+        "neighbour_real": (other == y).float().mean().item(),
+        "classes": scan.pool.classes,
         "active_units": (seen.var(0) > 0.01).sum().item(),
         "latent_units": seen.shape[1],
         "real_told": as_real.float().mean().item(),
@@ -118,9 +122,9 @@ def doubt(numbers: Mapping[str, float]) -> list[str]:
     against = []
     if numbers["retrieval"] < 0.5:
         against.append(f"only {numbers['retrieval']:.0%} of the companions are nearest to their own image")
-    if numbers["neighbour_agreement"] < 0.5:
+    if numbers["neighbour_agreement"] < (numbers["neighbour_real"] + 1 / numbers["classes"]) / 2:
         said = f"only {numbers['neighbour_agreement']:.0%} of the made images look like the class they were made for"
-        against.append(f"{said}; the classifier is told the wrong labels")
+        against.append(f"{said} (real ones: {numbers['neighbour_real']:.0%}); the classifier is told the wrong labels")
     if numbers["active_units"] < numbers["latent_units"] / 2:
         against.append(f"only {numbers['active_units']:.0f} of {numbers['latent_units']:.0f} latent units are active")
     if numbers["bald"] < 1e-4:

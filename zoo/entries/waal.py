@@ -103,9 +103,8 @@ def doubt(numbers: Mapping[str, float]) -> list[str]:
     """What speaks against the game: a critic that guesses, that measures no distance, or that nobody hears."""
     against = []
     if numbers["critic_auc"] < 0.55:
-        against.append(
-            f"the critic's AUC is {numbers['critic_auc']:.2f}; what D adds to the query is no better than random"
-        )
+        said = f"the critic's AUC is {numbers['critic_auc']:.2f}, which is right where chance has drawn the labels"
+        against.append(f"{said}; what D adds to the query is no better than random")
     if not 0.5 <= numbers["slope"] <= 2:
         against.append(f"the critic's slope is {numbers['slope']:.2g} where 1 is due; what it tells is no distance")
     if numbers["critic_share"] < 0.1:
