@@ -9,8 +9,8 @@ classes.
 
 Forms: the default plan, and what it is compared with. That is the released scale of the loss, under which a latent
 dies, or the same fit without a part: the made images, the spread labels, the pretext. `accuracy` is that on the test
-images. The other numbers are those of `Learner.diagnose`, and of the labels that a learner gives by itself
-(`precision`, `count`).
+images, `judged` how often a plain network that knows all labels sees in a made image the class it was made for. The
+other numbers are those of `Learner.diagnose`, and of the labels that a learner gives by itself (`precision`, `count`).
 """
 
 import argparse
@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,8 @@ def played(game: Game, name: str, source: str, seed: int) -> dict[str, Any]:
         numbers = learner.diagnose(pool, test.images[:2_000])
     if game.missing:
         numbers["novelty"] = novelty(learner, pool)
+    if game.entry == "bgadl":
+        numbers["judged"] = judged(learner, judge(name, source, seed))
     numbers |= pseudo_labels(learner, pool) or {}
     numbers["accuracy"] = (learner.predict(test.images).argmax(1) == test.targets).double().mean().item()
     return {
@@ -94,6 +97,21 @@ def played(game: Game, name: str, source: str, seed: int) -> dict[str, Any]:
         "seconds": seconds,
         **provenance(),
     }
+
+
+@cache
+def judge(name: str, source: str, seed: int) -> zoo.Learner:
+    """Plain training on all labels of the pool: who had no part in the game, and knows more than its classifier."""
+    pool, _ = zoo.data(source, initial=0, seed=seed, subset=None if name == "digits" else SUBSET)
+    plain = zoo.create("plain", seed=seed, device="cpu", steps=steps(pool), augment=augmentation(name, pool))
+    with hushed():
+        return plain.fit(pool.reveal(torch.arange(len(pool))), progress=False)
+
+
+def judged(learner: zoo.Learner, by: zoo.Learner) -> float:
+    """How often a judge takes an image that was made for a class for one of that class."""
+    made_for = torch.arange(1_000) % 10
+    return (by.predict(learner.sample(len(made_for), labels=made_for)).argmax(1) == made_for).double().mean().item()
 
 
 def novelty(learner: zoo.Learner, pool: Pool) -> float:

@@ -3,10 +3,11 @@
     alzoo bench queries --peers --json scripts/results/queries.json    # and data, loops, study
     alzoo bench queries --growth --json scripts/results/growth.json
     python scripts/big_pool.py --photos FOLDER                         # and shards.py, for large pools
+    python scripts/reference_study.py run                              # and games.py: see evidence.py
 
 `scripts/results/README.md` has all of them. Between `<!-- bench -->` and `<!-- /bench -->` of the README stands the
 work of which something is required, and nothing else; between `<!-- scale -->` and `<!-- /scale -->` what a pool larger
-than memory takes. A figure is read nowhere else.
+than memory takes; between those of `study` and `games` what the entries are worth. A figure is read nowhere else.
 """
 
 import json
@@ -14,6 +15,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import evidence
 
 from zoo.bench import ROOMS, Figure, Growth, tables
 
@@ -98,11 +101,31 @@ def long(seconds: float) -> str:
     return f"{seconds:.2g} s"
 
 
+def study(results: Path) -> str:
+    """The reference study: a figure and a table for each part that has been run."""
+    return "\n".join(
+        f"![learning curves on {part.name}](scripts/results/reference/{part.name}/curves.svg)\n\n"
+        f"{evidence.about(part)}\n\n{markdown(evidence.STUDY, evidence.study(part))}"
+        for part in evidence.parts(results)
+    )
+
+
+def games(results: Path) -> str:
+    """The inner games: mean over seeds, and from where to where they go."""
+    lines = evidence.read_games(results / "games.jsonl")
+    seeds = len({line["seed"] for line in lines})
+    return f"{markdown(evidence.GAME, evidence.games(lines))}\n{seeds} seeds. {lines[0]['machine']}.\n"
+
+
 def written(text: str, results: Path = RESULTS) -> str:
     """The README with its tables as the files say. Raises ValueError where it has no place for one."""
     found = {"bench": figures(results, required=True)}
     if (results / "big_pool.json").exists():
         found["scale"] = scale(results, brief=True)
+    if evidence.parts(results):
+        found["study"] = study(results)
+    if (results / "games.jsonl").exists():
+        found["games"] = games(results)
     for name, table in found.items():
         place = re.compile(f"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
         if len(places := list(place.finditer(text))) != 1:
@@ -123,6 +146,8 @@ def whole(results: Path = RESULTS) -> str:
 
 
 if __name__ == "__main__":
+    for part in evidence.parts(RESULTS):
+        (part / "curves.svg").write_bytes(evidence.figure(part))
     readme = ROOT / "README.md"
     readme.write_text(written(readme.read_text()))
     (RESULTS / "README.md").write_text(whole())

@@ -122,7 +122,7 @@ def tune(part: str, study: Study, work: Path, out: Path, workers: int | None) ->
     found = []
     for number in range(len(trials["random"])):
         settings = {name: {**study.settings.get(name, {}), **trials[name][number]} for name in study.learners}
-        trial = replace(study, validation=0.2, seeds=2, rounds=2, settings=settings, diagnose=())
+        trial = replace(study, validation=0.2, seeds=2, rounds=1, settings=settings, diagnose=())
         directory = carried_out(trial, work / "tuning" / f"{part}-{number}", workers)
         runs = measures.complete(measures.read(directory / "results.jsonl"))
         for name in study.learners:

@@ -8,12 +8,13 @@ from labels, rebuilt and made images alike. Unlabeled images are looked at only 
 demo on MNIST (github.com/toantm/BGADL); what is not in it is recalled from the paper, and marked so.
 
 Losses and the order of the four steps are the demo's. Its bound averages the KL over batch and latent and the squared
-error over pixels (`elbo="released"`); ours and the paper's are, for the encoder, sums over an image. Latents are drawn anew between
-the steps, as there; what discriminator and classifier look at is made without gradient, which changes no update.
-Its encoder passes one ReLU value of an image on (`encoder_form="scalar"`), so that x' cannot be near x: ours can.
-It starts all networks anew in every round, as `fit` does, and before the first question it trains the classifier alone
-(`alone_first`). Ours is one rule for all rounds: the classifier is alone for a share of its steps (`alone`), then the
-others join in, and it learns from made images in the last steps only (`trust`), at a weight below that of real ones.
+error over pixels (`elbo="released"`); ours and the paper's are, for the encoder, sums over an image. Latents are drawn
+anew between the steps, as there; what discriminator and classifier look at is made without gradient, which changes no
+update. Its encoder passes one ReLU value of an image on (`encoder_form="scalar"`), so that x' cannot be near x: ours
+can. It starts all networks anew in every round, as `fit` does, and before the first question it trains the classifier
+alone (`alone_first`). Ours is one rule for all rounds: the classifier is alone for a share of its steps (`alone`), then
+the others join in, and it learns from made images in the last steps only (`trust`), at a weight below that of real
+ones.
 
 Companions are of the images as they are: augmentation is the classifier's alone (the demo has none).
 

@@ -1,0 +1,170 @@
+"""What the reference study and the games have shown, as the README has it: tables, a figure, and nothing else.
+
+`readme_tables.py` writes them, from scripts/results/reference/PART/results.jsonl and scripts/results/games.jsonl.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from zoo.studies import gains, measures, statistics
+from zoo.studies.curves import lines_of, plot
+from zoo.studies.measures import Interval
+from zoo.studies.words import percent, seconds
+
+BASES = ("random", "margin")
+STUDY = (
+    *("learner", "AUBC, %", *(f"to {base}" for base in BASES), "by training", "by questions"),
+    *("fit, s", "select, s", "verdict"),
+)
+GAME = ("entry", "what", "digits", "mnist", "cifar10")
+DATA = GAME[2:]
+SHOWN = (*BASES, "badge", "vaal", "ta_vaal", "aral", "waal", "gaal", "bgadl", "ceal", "ssal")  # in the figure
+
+
+def parts(results: Path) -> list[Path]:
+    """The folders of the parts of the reference study that have been run."""
+    return sorted(path.parent for path in (results / "reference").glob("*/results.jsonl"))
+
+
+def study(directory: Path) -> list[list[str]]:
+    """One row for each learner that is not there as a control, best AUBC first. Differences are in points."""
+    records = measures.read(directory / "results.jsonl")
+    splits = {split.learner: split for split in gains.gain_split(records) if split.own}
+    against = {base: {row.learner: row for row in statistics.differences(records, base)} for base in BASES}
+    beside = {control for record in records for control in record.controls}
+
+    def gained(base: str, learner: str) -> Interval | None:
+        row = against[base].get(learner)
+        return row.t if row else None
+
+    rows = [row for row in measures.summary(records) if row.aubc and row.learner not in beside]
+    return [
+        [
+            row.learner,
+            percent(row.aubc),
+            *(percent(gained(base, row.learner), sign=True) for base in against),
+            *(percent(getattr(splits.get(row.learner), what, None), sign=True) for what in ("training", "questions")),
+            seconds(row.fit_seconds),
+            seconds(row.select_seconds),
+            ", ".join(said(against[base].get(row.learner), base) for base in against if base != row.learner),
+        ]
+        for row in sorted(rows, key=lambda row: -row.aubc[0] if row.aubc else 0.0)
+    ]
+
+
+def said(found: statistics.Difference | None, base: str) -> str:
+    """A verdict in words."""
+    if found is None:
+        return f"not compared with {base}"
+    words = {"better": "better than", "worse": "worse than", "equal": "equal to", "undecided": "undecided against"}
+    return f"{words[found.verdict]} {base}"
+
+
+def about(directory: Path) -> str:
+    """What a part is, and what it was measured on."""
+    records = measures.read(directory / "results.jsonl")
+    given = measures.settings(directory)
+    first = json.loads((directory / "results.jsonl").read_text().partition("\n")[0])
+    pool = f", a pool of {given['subset']:,}" if given.get("subset") else ""
+    counts = sorted({record.labels for record in records})
+    seeds = len({record.seed for record in records})
+    return (
+        f"{directory.name}: {counts[0]} to {counts[-1]} labels in {len(counts) - 1} rounds, {seeds} seeds{pool}; "
+        f"{first['machine']}, torch {first['versions']['torch']}, commit {str(first['commit'])[:7]}."
+    )
+
+
+def figure(directory: Path) -> bytes:
+    """Learning curves of the entries, random, margin and badge, as SVG."""
+    records = [record for record in measures.read(directory / "results.jsonl") if record.learner in SHOWN]
+    return plot(lines_of(records, SHOWN), directory.name, "svg")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A number of the games: of which entry and form, and whether classes had no label."""
+
+    entry: str
+    what: str
+    number: str
+    form: str = "ours"
+    missing: bool = False
+    of: str | None = None  # the number it is a count out of
+    share: bool = False  # in percent
+
+
+def critic(entry: str) -> list[Row]:
+    return [Row(entry, "novelty, AUC", "novelty", missing=True)]
+
+
+def autoencoder(entry: str) -> list[Row]:
+    return [Row(entry, "active latent units", "active_units", missing=True, of="latent_units")]
+
+
+def as_released(entry: str) -> list[Row]:
+    return [
+        Row(entry, "novelty, AUC, released scale", "novelty", "released scale", missing=True),
+        Row(entry, "active latent units, released scale", "active_units", "released scale", True, "latent_units"),
+    ]
+
+
+def accuracy(entry: str, form: str, what: str) -> Row:
+    return Row(entry, what, "accuracy", form, share=True)
+
+
+GAMES = (
+    *critic("vaal"),
+    *autoencoder("vaal"),
+    *as_released("vaal"),
+    *critic("ta_vaal"),
+    *autoencoder("ta_vaal"),
+    *as_released("ta_vaal"),
+    Row("ta_vaal", "rank correlation with entropy, held out", "rank_correlation"),
+    Row("llal", "rank correlation with entropy, held out", "rank_correlation"),
+    *critic("aral"),
+    *autoencoder("aral"),
+    accuracy("aral", "ours", "accuracy, random labels"),
+    *critic("waal"),
+    Row("waal", "slope of the critic; 1 is due", "slope", missing=True),
+    Row("waal", "distance of unlabeled to labeled", "distance", missing=True),
+    Row("gaal", "\\|f\\| left by the search, of that before", "boundary"),
+    Row("gaal", "random made images rejected at .9", "rejected", share=True),
+    Row("gaal", "nearest real image is of the same class", "agreement", share=True),
+    Row("bgadl", "companions nearest to their own image", "retrieval", share=True),
+    Row("bgadl", "made images of their class, to a judge", "judged", share=True),
+    accuracy("bgadl", "ours", "accuracy"),
+    accuracy("bgadl", "without made images", "accuracy without made images"),
+    Row("ceal", "right pseudo-labels", "precision", share=True),
+    Row("ceal", "unlabeled images with a pseudo-label", "share", share=True),
+    Row("ssal", "right spread labels", "precision", share=True),
+    accuracy("ssal", "ours", "accuracy"),
+    accuracy("ssal", "pretext and labels", "accuracy, pretext and labels"),
+    accuracy("ssal", "labels alone", "accuracy, labels alone"),
+    accuracy("plain", "ours", "accuracy, random labels"),
+)
+
+
+def games(lines: Sequence[Mapping[str, Any]], rows: Sequence[Row] = GAMES) -> list[list[str]]:
+    """One row for each number: the mean over seeds, and from where to where they go."""
+    return [[row.entry, row.what, *(cell(row, name, lines) for name in DATA)] for row in rows]
+
+
+def cell(row: Row, name: str, lines: Sequence[Mapping[str, Any]]) -> str:
+    which = {"data": name, "entry": row.entry, "form": row.form, "missing": row.missing}
+    of = [line["numbers"] for line in lines if all(line[key] == value for key, value in which.items())]
+    found = [numbers for numbers in of if row.number in numbers]  # no pseudo-label, no precision
+    if not found:
+        return "–"
+    shown: Callable[[float], str] = (lambda v: f"{100 * v:.1f} %") if row.share else (lambda v: f"{v:.3g}")
+    values = [numbers[row.number] for numbers in found]
+    ends = f" ({shown(min(values))} to {shown(max(values))})" if len(values) > 1 else ""
+    out_of = f" of {found[0][row.of]:g}" if row.of else ""
+    return f"{shown(fmean(values))}{out_of}{ends}"
+
+
+def read_games(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]

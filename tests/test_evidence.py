@@ -1,0 +1,99 @@
+"""What the README has of the reference study and of the games: numbers written out, from records made for the test."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+
+
+@pytest.fixture
+def evidence(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    return importlib.import_module("evidence")
+
+
+def part(results: Path) -> Path:
+    """Two rounds, three seeds. In areas: random .6, margin .65, waal .7, its training alone .62, its questions .68."""
+    learners = {"waal": 0.7, "waal+random": 0.62, "plain+waal": 0.68, "margin": 0.65, "random": 0.6}
+    own = {"controls": ["waal+random", "plain+waal"], "entry": "waal", "query": "waal"}
+    lines = [
+        {"learner": name, "seed": seed, "round": number, "labels": 40 * (1 + number), "accuracy": mean + 0.001 * seed}
+        | {"asked": [], "fit_seconds": 2.0, "select_seconds": 0.5 if number else None, "plan": "ours"}
+        | {"versions": {"torch": "2"}, "machine": "m", "commit": "0123456789", "network": f"{name}{seed}"}
+        | (own if name == "waal" else {"entry": name.partition("+")[0], "query": "random"})
+        for name, mean in learners.items()
+        for seed in range(3)
+        for number in range(2)
+    ]
+    directory = results / "reference" / "digits"
+    directory.mkdir(parents=True)
+    (directory / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (directory / "study.toml").write_text('data = "digits"\nlearners = ["waal", "margin", "random"]\nsubset = 1000\n')
+    return directory
+
+
+def test_a_row_has_areas_differences_and_what_they_come_from(evidence: ModuleType, tmp_path: Path) -> None:
+    directory = part(tmp_path)
+    rows = {row[0]: row[1:] for row in evidence.study(directory)}
+    assert list(rows) == ["waal", "margin", "random"]  # best first, and no control
+    area, to_random, to_margin, training, questions, fit, select, verdict = rows["waal"]
+    assert area.startswith("70.10 ±")
+    assert to_random.startswith("+10.00")
+    assert to_margin.startswith("+5.00")
+    assert training.startswith("+2.00")
+    assert questions.startswith("+8.00")
+    assert (fit, select) == ("2.00", "0.50")
+    assert verdict == "better than random, better than margin"
+    assert rows["random"][1] == "–"
+    assert rows["random"][-1] == "worse than margin"
+    assert rows["margin"][3:5] == ["–", "–"]
+    assert evidence.about(directory) == (
+        "digits: 40 to 80 labels in 1 rounds, 3 seeds, a pool of 1,000; m, torch 2, commit 0123456."
+    )
+    assert b"waal" in evidence.figure(directory)
+
+
+def game(**more: Any) -> dict[str, Any]:
+    return {"data": "mnist", "entry": "vaal", "form": "ours", "missing": True, "seed": 0, "machine": "m", **more}
+
+
+def test_a_cell_is_the_mean_over_seeds_and_their_ends(evidence: ModuleType) -> None:
+    lines = [
+        game(numbers={"novelty": 0.8, "active_units": 30, "latent_units": 32}),
+        game(numbers={"novelty": 0.9, "active_units": 32, "latent_units": 32}, seed=1),
+        game(numbers={"novelty": 0.5, "active_units": 0, "latent_units": 32}, form="released scale"),
+        game(numbers={"novelty": 0.1}, missing=False),
+        game(numbers={"retrieval": 0.25}, entry="bgadl", missing=False, data="digits"),
+    ]
+    rows = {(entry, what): cells for entry, what, *cells in evidence.games(lines)}
+    assert len(rows) == len(evidence.GAMES)
+    assert rows["vaal", "novelty, AUC"] == ["–", "0.85 (0.8 to 0.9)", "–"]
+    assert rows["vaal", "active latent units"] == ["–", "31 of 32 (30 to 32)", "–"]
+    assert rows["vaal", "novelty, AUC, released scale"] == ["–", "0.5", "–"]
+    assert rows["bgadl", "companions nearest to their own image"] == ["25.0 %", "–", "–"]
+
+
+def test_every_row_is_a_number_of_a_game_that_is_played(evidence: ModuleType) -> None:
+    played = {(game.entry, game.form, game.missing) for game in importlib.import_module("games").GAMES}
+    assert {(row.entry, row.form, row.missing) for row in evidence.GAMES} <= played
+
+
+@pytest.mark.usefixtures("evidence")
+def test_the_readme_gets_what_there_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    readme_tables = importlib.import_module("readme_tables")
+    monkeypatch.setattr(readme_tables, "figures", lambda *_, **__: "none\n")
+    part(tmp_path)
+    (tmp_path / "games.jsonl").write_text(json.dumps(game(numbers={"novelty": 0.8})) + "\n")
+    page = "".join(f"<!-- {name} -->\n<!-- /{name} -->\n" for name in ("bench", "study", "games"))
+    text = readme_tables.written(page, tmp_path)
+    assert "![learning curves on digits](scripts/results/reference/digits/curves.svg)" in text
+    assert "| waal | 70.10" in text
+    assert "| vaal | novelty, AUC | – | 0.8 | – |" in text
+    assert "1 seeds. m." in text
