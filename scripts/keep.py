@@ -3,14 +3,14 @@
     python scripts/keep.py alzoo-runs/gaal-mnist57-1a2b3c4d scripts/results/published/gaal-mnist57
 
 study.toml, which repeats the run; results.jsonl, its records without scores and indices; and table.md, written anew.
-They replace what is there from an earlier run.
+They replace what is there from an earlier run. Where images lay is told as folder:PATH/NAME: it is nobody's business.
 """
 
 import argparse
 import json
 from pathlib import Path
 
-from zoo.studies import report
+from zoo.studies import measures, report
 from zoo.studies.files import put
 
 LEFT_OUT = ("scores", "asked", "notes", "shown")  # of each record
@@ -19,9 +19,11 @@ LEFT_OUT = ("scores", "asked", "notes", "shown")  # of each record
 def keep(run: Path, place: Path) -> None:
     """From the folder of a run to its place."""
     report.write(run)
-    for name in ("study.toml", "table.md"):
-        put(place / name, (run / name).read_bytes())
-    put(place / "results.jsonl", lighter((run / "results.jsonl").read_text()).encode())
+    source, slash, _ = str(measures.settings(run)["data"]).rpartition("/")
+    texts = {file: (run / file).read_text() for file in ("study.toml", "table.md", "results.jsonl")}
+    texts["results.jsonl"] = lighter(texts["results.jsonl"])
+    for file, text in texts.items():
+        put(place / file, text.replace(source + slash, "folder:PATH/").encode() if slash else text.encode())
 
 
 def lighter(lines: str) -> str:

@@ -69,6 +69,23 @@ def test_a_part_leaves_light_records_from_which_gains_are_split(script: ModuleTy
     assert split.elsewhere is not None
 
 
+def test_a_kept_run_does_not_tell_where_the_images_lay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import keep
+
+    run, place = tmp_path / "run", tmp_path / "kept"
+    run.mkdir()
+    (run / "study.toml").write_text(
+        'data = "folder:/home/me/my data/mnist"\nnotes = ["folder:/home/me/my data/mnist"]\n'
+    )
+    (run / "table.md").write_text("folder:/home/me/my data/mnist stands in for mnist.\n")
+    (run / "results.jsonl").write_text("")
+    monkeypatch.setattr(keep.report, "write", lambda _: None)
+    keep.keep(run, place)
+    assert (place / "study.toml").read_text() == 'data = "folder:PATH/mnist"\nnotes = ["folder:PATH/mnist"]\n'
+    assert (place / "table.md").read_text() == "folder:PATH/mnist stands in for mnist.\n"
+
+
 def test_trials_are_judged_on_images_that_are_not_the_tests(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
