@@ -458,7 +458,10 @@ def test_processes_that_torchrun_started_meet(tmp_path: Path) -> None:
     script.write_text(f"import sys\nsys.path[:] = {sys.path!r}\n{TOGETHER}")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    ran = subprocess.run(torchrun, env=env, capture_output=True, timeout=LONG, check=False, text=True)
+    for _ in range(2):  # once in many times gloo aborts as a process ends: pytorch/pytorch#190489
+        ran = subprocess.run(torchrun, env=env, capture_output=True, timeout=LONG, check=False, text=True)
+        if "terminate called without an active exception" not in ran.stderr:
+            break
     assert ran.returncode == 0, ran.stderr
     asked, others = (json.loads((tmp_path / rank).read_text()) for rank in "01")
     assert asked == others
