@@ -97,19 +97,12 @@ class Row:
     share: bool = False  # in percent
 
 
-def critic(entry: str) -> list[Row]:
-    return [Row(entry, "novelty, AUC", "novelty", missing=True)]
+def critic(entry: str, form: str = "ours", named: str = "") -> Row:
+    return Row(entry, f"novelty, AUC{named}", "novelty", form, missing=True)
 
 
-def autoencoder(entry: str) -> list[Row]:
-    return [Row(entry, "active latent units", "active_units", missing=True, of="latent_units")]
-
-
-def as_released(entry: str) -> list[Row]:
-    return [
-        Row(entry, "novelty, AUC, released scale", "novelty", "released scale", missing=True),
-        Row(entry, "active latent units, released scale", "active_units", "released scale", True, "latent_units"),
-    ]
+def latent(entry: str, form: str = "ours", named: str = "") -> Row:
+    return Row(entry, f"active latent units{named}", "active_units", form, missing=True, of="latent_units")
 
 
 def accuracy(entry: str, form: str, what: str) -> Row:
@@ -117,18 +110,18 @@ def accuracy(entry: str, form: str, what: str) -> Row:
 
 
 GAMES = (
-    *critic("vaal"),
-    *autoencoder("vaal"),
-    *as_released("vaal"),
-    *critic("ta_vaal"),
-    *autoencoder("ta_vaal"),
-    *as_released("ta_vaal"),
+    *(
+        number(entry, *form)
+        for entry in ("vaal", "ta_vaal")
+        for form in ((), ("released scale", ", released scale"))
+        for number in (critic, latent)
+    ),
     Row("ta_vaal", "rank correlation with entropy, held out", "rank_correlation"),
     Row("llal", "rank correlation with entropy, held out", "rank_correlation"),
-    *critic("aral"),
-    *autoencoder("aral"),
+    critic("aral"),
+    latent("aral"),
     accuracy("aral", "ours", "accuracy, random labels"),
-    *critic("waal"),
+    critic("waal"),
     Row("waal", "slope of the critic; 1 is due", "slope", missing=True),
     Row("waal", "distance of unlabeled to labeled", "distance", missing=True),
     Row("gaal", "\\|f\\| left by the search, of that before", "boundary"),
@@ -154,6 +147,7 @@ def games(lines: Sequence[Mapping[str, Any]], rows: Sequence[Row] = GAMES) -> li
 
 
 def cell(row: Row, name: str, lines: Sequence[Mapping[str, Any]]) -> str:
+    """One number on one data set in words; a dash where it was not played."""
     which = {"data": name, "entry": row.entry, "form": row.form, "missing": row.missing}
     of = [line["numbers"] for line in lines if all(line[key] == value for key, value in which.items())]
     found = [numbers for numbers in of if row.number in numbers]  # no pseudo-label, no precision

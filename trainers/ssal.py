@@ -26,10 +26,10 @@ reflection; ours are black.
 learner that is compared with this one takes as many. Spread labels never touch the pool: they lie in `Beliefs`.
 
 Where it is of no use: on CIFAR-10 with 1,500 labels, 1,000 steps and narrow networks labels alone do better than with
-the pretext, and these better than with spread labels (scripts/results/games.jsonl). The pretext is short: its clusters
-are of brightness and colour, and the features it leaves have their neighbours in the same class less often than those
-that were learned from labels alone. Spread labels are then right about as often as the classifier itself, and so tell
-it nothing; other shares, larger batches and `semi="fixmatch"` came closer to labels alone, but not beyond.
+the pretext, and these better than with spread labels (scripts/results/games.jsonl). The pretext is short, and labels
+spread over the features it leads to are right less often than over those that were learned from labels alone. Spread
+labels are right about as often as the classifier itself, and so tell it nothing; other shares, larger batches and
+`semi="fixmatch"` came closer to labels alone, but not beyond.
 
 Measured with the plan's defaults on scikit-learn's digits at 1x16x16 (40 labels, shifts, all at 250 steps; 2 seeds of
 the networks times 4 sets of labels): labels alone 86.4 %, with the pretext 88.7 %, with spread labels too 93.3 %, in 5

@@ -47,12 +47,16 @@ def doubt(numbers: Mapping[str, float]) -> list[str]:
     """What speaks against a game over a latent: a critic that guesses, a latent that is dead."""
     against = []
     if abs(numbers["critic_auc"] - 0.5) < 0.05:
-        said = f"the critic's AUC is {numbers['critic_auc']:.2f}, which is right where chance has drawn the labels"
-        against.append(f"{said}; this query is no better than random")
+        against.append(f"{guesses(numbers)}; this query is no better than random")
     if numbers["active_units"] < numbers["latent_units"] / 2:
         dead = f"{numbers['active_units']:.0f} of {numbers['latent_units']:.0f}"
         against.append(f"only {dead} latent units are active; the critic has little to see")
     return against
+
+
+def guesses(numbers: Mapping[str, float]) -> str:
+    """The beginning of a doubt about a critic that cannot tell labeled from unlabeled images."""
+    return f"the critic's AUC is {numbers['critic_auc']:.2f}, which is right where chance has drawn the labels"
 
 
 def correlation(a: Tensor, b: Tensor) -> float:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from trainers import waal as loop
 from trainers.losses import auc
-from zoo.diagnosis import held
+from zoo.diagnosis import guesses, held
 from zoo.entry import Entry, Preset
 from zoo.nets.common import Shape
 from zoo.nets.trunk import Trunk, task
@@ -103,8 +103,7 @@ def doubt(numbers: Mapping[str, float]) -> list[str]:
     """What speaks against the game: a critic that guesses, that measures no distance, or that nobody hears."""
     against = []
     if numbers["critic_auc"] < 0.55:
-        said = f"the critic's AUC is {numbers['critic_auc']:.2f}, which is right where chance has drawn the labels"
-        against.append(f"{said}; what D adds to the query is no better than random")
+        against.append(f"{guesses(numbers)}; what D adds to the query is no better than random")
     if not 0.5 <= numbers["slope"] <= 2:
         against.append(f"the critic's slope is {numbers['slope']:.2g} where 1 is due; what it tells is no distance")
     if numbers["critic_share"] < 0.1:
