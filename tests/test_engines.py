@@ -19,7 +19,7 @@ from test_study import TINY, Killed, fragile, in_order, lines, repeated, tiny
 
 from trainers.run import Diverged
 from zoo.cli import app
-from zoo.studies import cell, engine, locks, records
+from zoo.studies import engine, locks, records
 from zoo.studies import study as studies
 from zoo.studies.study import Study
 
@@ -316,10 +316,8 @@ def never_killed(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any
 def test_killed_at_twenty_random_moments_and_continued_is_never_killed(
     at: int, never_killed: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cell, "_begun", {})  # another process remembers no pretext
     with monkeypatch.context() as patches:
         fragile(patches, at)
         with pytest.raises(Killed):
             engine.run(with_pretexts(), tmp_path / "out", workers=1)
-    monkeypatch.setattr(cell, "_begun", {})
     assert repeated(engine.run(with_pretexts(), tmp_path / "out", workers=1)) == never_killed

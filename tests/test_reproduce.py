@@ -384,13 +384,10 @@ def test_a_pretext_is_made_once_for_seeds_that_would_make_the_same(
 
     monkeypatch.setitem(zoo.catalogue.entries(), "gaal", replace(own, pretext=pretext))
     study = synthesizing(judge="nearest", rounds=1, seeds=2)
-    monkeypatch.setattr(cell, "_begun", {})
     shared = ran(replace(study, fixed=("networks", "batches")), tmp_path / "shared")
     assert len(made) == 1
-    monkeypatch.setattr(cell, "_begun", {})
     ran(study, tmp_path / "own")
     assert len(made) == 3
-    monkeypatch.setattr(cell, "_begun", {})
     again = replace(study, fixed=("networks", "batches"))
     alone = [r for r in ran(replace(again, seeds=2), tmp_path / "again") if r["seed"] == 1]
     assert alone == [r for r in shared if r["seed"] == 1]

@@ -32,6 +32,7 @@ from zoo.scan import Scan, dropouts, evaluating
 from zoo.selection import Selection
 
 FORMAT = 1  # of the card in a saved file
+ASKING = ("alzoo", "name", "plan", "query", "query_settings", "training")  # of a card: no fit depends on it
 REMEDIES = {  # for what a query needs
     "dropout": "create it with dropout=0.5, for example",
     "draws": "create it with dropout=0.5, for example",
@@ -93,7 +94,7 @@ class Learner:
         affordable(self.query, len(pool.unlabeled), self.query_settings)
         holdable(self, pool)
         path, here = None if snapshot is None else Path(snapshot), ranks(self.devices)
-        if self.devices > 1 and not alike(here, (self._owner(pool), path is None)):
+        if self.devices > 1 and not alike(here, (self.fit_key(pool), path is None)):
             raise ValueError(f"the {self.devices} processes of {self.name} differ in settings, seed, start or pool")
         with (
             seeded(torch.device(self.device), self.seed, "fit", len(pool.rounds)),
@@ -110,7 +111,7 @@ class Learner:
                     augment=self.augment,
                     journal=write,
                     watch=watch,
-                    snapshots=None if kept is None else Snapshots(kept, self._owner(pool), snapshot_seconds),
+                    snapshots=None if kept is None else Snapshots(kept, self.fit_key(pool), snapshot_seconds),
                     parts=dict(parts.items()),
                     lr_scale=self.lr_scale,
                     ranks=here,
@@ -134,6 +135,29 @@ class Learner:
                 kept.with_name(f"{kept.name}.partial").unlink(missing_ok=True)
         return self
 
+    def fit_key(self, pool: Pool) -> str:
+        """A name for the fit to this pool: learners and pools with the same one get the same networks.
+
+        It is made of settings, seed, start and pool, not of what is asked then, nor of a twin beside it.
+        """
+        card = {key: value for key, value in self.card().items() if key not in ASKING}
+        card |= {"entry": self.entry.name, "shape": pool.shape, "classes": pool.classes, "devices": self.devices}
+        if isinstance(self.seed, Seeds):  # what queries draw makes no difference
+            card["seed"] = [self.seed.networks, self.seed.batches]
+        else:
+            card["seed"] = [self.seed, self.seed]
+        some = pool.images[:: max(1, len(pool) // 1000)]  # enough to know the pool by
+        seen = [some, pool.made, pool.labels, pool.supposed, *pool.rounds, *(self.start or {}).values()]
+        digest = blake2b(json.dumps(card).encode(), digest_size=16)
+        for tensor in seen:
+            digest.update(str(tuple(tensor.shape)).encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def pretext_key(self, pool: Pool) -> str:
+        """A name for what the entry makes of the images of this pool before it sees a label, if it does."""
+        return self.fit_key(Pool.hidden(pool.images, pool.classes, nobody, pool.names))
+
     def length(self, pool: Pool) -> int:
         """How many steps `fit` takes on this pool, those of all stages together; none of them is taken."""
         device = torch.device(self.device)
@@ -150,19 +174,16 @@ class Learner:
     def _pretext(self, pool: Pool, run_over: Callable[..., Run], kept: Path | None) -> dict[str, Tensor]:
         """What the entry makes of the images alone, before it sees a label: weights by part, and remembered."""
         assert self.entry.pretext is not None
-        blind = Pool.hidden(pool.images, pool.classes, nobody, pool.names)
-        seed = self.seed
-        if isinstance(seed, Seeds):  # what queries draw makes no difference to it
-            seed = seed.batches if seed.networks == seed.batches else replace(seed, queries=seed.batches)
-        owner = replace(self, seed=seed)._owner(blind)
-        if self.begun is None or self.begun[0] != owner:
+        key = self.pretext_key(pool)
+        if self.begun is None or self.begun[0] != key:
+            blind = Pool.hidden(pool.images, pool.classes, nobody, pool.names)
             with seeded(torch.device(self.device), self.seed, "pretext"):
                 parts = self.build(pool.shape, pool.classes)
                 run = run_over(blind, parts, kept)
                 made = self.entry.pretext(run, blind, self.loop, **parts)
                 run.finish()
             weights = nn.ModuleDict(dict(made)).state_dict()
-            self.begun = owner, {name: value.detach().cpu().clone() for name, value in weights.items()}
+            self.begun = key, {name: value.detach().cpu().clone() for name, value in weights.items()}
         return self.begun[1]
 
     def select(self, pool: Pool, n: int) -> Selection:
@@ -399,17 +420,6 @@ class Learner:
         scan = Scan(pool, parts, seed=self.seed, precision=self.precision)
         if not bool(scan.each(scan.task, of=pool.labeled[:64]).isfinite().all()):
             raise Diverged("task", "fit", self.loop.steps)
-
-    def _owner(self, pool: Pool) -> str:
-        """A name for this very fit: settings, seed, start and pool."""
-        card = {**self.card(), "shape": pool.shape, "classes": pool.classes, "devices": self.devices}
-        some = pool.images[:: max(1, len(pool) // 1000)]  # enough to know the pool by
-        seen = [some, pool.made, pool.labels, pool.supposed, *pool.rounds, *(self.start or {}).values()]
-        digest = blake2b(json.dumps(card).encode())
-        for tensor in seen:
-            digest.update(str(tuple(tensor.shape)).encode())
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
 
 
 def _beside(path: Path | None, kind: str) -> Path | None:

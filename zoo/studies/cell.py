@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load as tensors
@@ -30,6 +29,7 @@ from zoo.studies import maps
 from zoo.studies.beliefs import pseudo_labels
 from zoo.studies.controls import controls_of
 from zoo.studies.files import put
+from zoo.studies.fits import Fits
 from zoo.studies.locks import held
 from zoo.studies.oracles import wrong
 from zoo.studies.provenance import provenance
@@ -48,27 +48,28 @@ def run_cell(study: Study, out: Path, name: str, seed: int, done: list[Line], em
     with hushed():  # `prepare` has said already what there is to say of the data
         pool, test = study.pool(seed)
     learner, at = study.learner(name, seed, pool), -1  # and the round it has been fitted to
-    learner.begun = _begun.get(name)  # with another seed it may have been the same
+    fits = Fits(study, out, name, seed, pool)
     pools = relived(pool, done, partial(made, out, name, seed))  # of each round
     ticks = sum(record["ticks"] for record in done)
 
-    def fit(number: int, write: Journal | None = None) -> float:
-        """Train on the pool of that round; seconds."""
+    def fit(number: int, write: Journal = nowhere, peak: Callable[[], int] = int) -> Line:
+        """Train on the pool of that round, or take what an equal fit made; what that took, then or now."""
         nonlocal learner, at
         warm = study.warm and number > 0
         learner = study.paced(recall(number - 1).warm() if warm else learner, len(pools[number].labeled))
-        start = time.perf_counter()
-        learner.fit(
+        learner, took = fits.fit(
+            learner,
             pools[number],
-            journal=write and (lambda what, value, step: write(what, value, ticks + step)),
-            progress=seldom(lambda stage, n, steps: emit("step", {**who, "round": number, "done": (stage, n, steps)})),
+            journal=lambda what, value, step: write(what, value, ticks + step),
+            watch=seldom(lambda stage, n, steps: emit("step", {**who, "round": number, "done": (stage, n, steps)})),
             snapshot=file(number, "snapshot"),
+            peak=peak,
         )
-        seconds, at = time.perf_counter() - start, number
+        at = number
         if study.warm and ranks.first:
             keep(learner, file(number, "safetensors"))
             file(number - 2, "safetensors").unlink(missing_ok=True)
-        return seconds
+        return took
 
     def recall(number: int) -> Learner:
         """The learner as that round left it: it is that still, or was kept in a file, or is trained again."""
@@ -97,9 +98,8 @@ def run_cell(study: Study, out: Path, name: str, seed: int, done: list[Line], em
         for number in range(len(done), study.rounds + 1):
             with peak_bytes() as peak:  # of the question and of the fit
                 asking = asked(number) if number > 0 else Asking(pool.rounds[0].tolist(), None, None, None)
-                took = {"fit_seconds": round(fit(number, write), 4), "peak_bytes": peak()}
+                took = fit(number, write, peak)
             ticks += learner.ticks
-            _begun[name] = learner.begun
             stands = standing(study, name, learner, pools, test)
             write("al/accuracy", stands["accuracy"], stands["labels"])
             if seed == 0 and number == study.rounds:
@@ -110,9 +110,6 @@ def run_cell(study: Study, out: Path, name: str, seed: int, done: list[Line], em
 
 def nowhere(name: str, value: float, step: int) -> None:
     """The journal of a rank that writes nothing."""
-
-
-_begun: dict[str, Any] = {}  # the pretext of each learner that this process was last busy with
 
 
 def kept_aside(out: Path, name: str, seed: int, number: int, kind: str) -> Path:

@@ -31,7 +31,7 @@ import torch
 from trainers.ranks import ALONE, Ranks, agreed
 from zoo.device import meeting, threads
 from zoo.naming import pick
-from zoo.studies import cluster
+from zoo.studies import cluster, fits
 from zoo.studies.cell import Emit, run_cell
 from zoo.studies.files import put
 from zoo.studies.locks import held
@@ -170,6 +170,8 @@ def work(study: Study, out: Path, watch: Emit, ranks: Ranks = ALONE) -> None:
                 return
             name, seed, done = cell
             run_cell(study, out, name, seed, done, emit)
+            if ranks.first and all(of != seed for _, of in unfinished(study, out)):
+                shutil.rmtree(fits.folder(out, seed), ignore_errors=True)
 
 
 @contextmanager
