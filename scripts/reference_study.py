@@ -3,13 +3,13 @@
 usage: reference_study.py tune    # a few settings of every learner, judged on a validation split of the pool
        reference_study.py run     # the comparison itself, on the test images
        options: --part digits (one of PARTS; by default all in turn), --data mnist=folder:PATH (where it lies unpacked),
-                --minutes 150 (stop then, with status 75: the same command goes on), --workers 2, --device auto,
-                --size published (the papers' trunks, on a GPU), --work FOLDER, --out scripts/results
+                --learner aral (tune this one anew, beside what there is of the others), --workers 2, --device auto,
+                --minutes 150 (stop then, with status 75: the same command goes on), --work FOLDER,
+                --size published (the papers' trunks, on a GPU), --out scripts/results
 
 Settings are chosen on images that are taken out of the pool, the test images unseen, with as many trials for everybody,
-random included; trial 0 is the default. What came of it lies in `tuning/PART.jsonl`, one line for each learner and
-trial; the settings that won are frozen in the plans by hand. The comparison lies in `reference/PART/`, as
-`scripts/keep.py` keeps it.
+random included (`trials.toml`). What came of it lies in `tuning/PART.jsonl`, one line for each learner and trial; the
+settings that won are frozen in the plans by hand. The comparison lies in `reference/PART/`, as `keep.py` keeps it.
 """
 
 import argparse
@@ -66,6 +66,7 @@ def main() -> None:
     ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ask.add_argument("what", choices=("tune", "run"))
     ask.add_argument("--part", action="append", choices=PARTS)
+    ask.add_argument("--learner", action="append")
     ask.add_argument("--data", action="append", default=[], metavar="NAME=folder:PATH")
     ask.add_argument("--minutes", type=float, default=float("inf"))
     ask.add_argument("--workers", type=int)
@@ -87,8 +88,11 @@ def main() -> None:
                     )
                 if given.size == "published":
                     study = replace(study, settings={name: dict(PUBLISHED) for name in study.learners})
-                act = tune if given.what == "tune" else run
-                act(part, study, given.work, given.out, given.workers)
+                if given.what == "tune":
+                    study = replace(study, learners=tuple(given.learner or study.learners))
+                    tune(part, study, given.work, given.out, given.workers)
+                else:
+                    run(part, study, given.work, given.out, given.workers)
     except Enough:
         sys.stdout.write("not done yet; the same command goes on\n")
         sys.exit(GOES_ON)
@@ -117,13 +121,16 @@ def run(part: str, study: Study, work: Path, out: Path, workers: int | None) -> 
 
 
 def tune(part: str, study: Study, work: Path, out: Path, workers: int | None) -> None:
-    """The trials of every learner on one part, judged on a fifth of the pool that is held out for it."""
+    """The trials of these learners on one part, judged on a fifth of the pool that is held out for it."""
     trials = tomllib.loads((ROOT / "scripts" / "trials.toml").read_text())
-    found = []
+    lines, some = out / "tuning" / f"{part}.jsonl", study.learners != PARTS[part].learners
+    which = "".join(f"-{name}" for name in study.learners if some)
+    found = [json.loads(line) for line in lines.read_text().splitlines()] if lines.exists() else []
+    found = [line for line in found if line["learner"] not in study.learners]
     for number in range(len(trials["random"])):
         settings = {name: {**study.settings.get(name, {}), **trials[name][number]} for name in study.learners}
         trial = replace(study, validation=0.2, seeds=2, rounds=1, settings=settings, diagnose=())
-        directory = carried_out(trial, work / "tuning" / f"{part}-{number}", workers)
+        directory = carried_out(trial, work / "tuning" / f"{part}-{number}{which}", workers)
         runs = measures.complete(measures.read(directory / "results.jsonl"))
         for name in study.learners:
             areas = [statistics.area(of) for of in runs[name].values()]
@@ -138,8 +145,8 @@ def tune(part: str, study: Study, work: Path, out: Path, workers: int | None) ->
                     "fit_seconds": round(sum(took) / len(took), 2),
                 }
             )
-    found.sort(key=lambda line: (study.learners.index(line["learner"]), line["trial"]))
-    put(out / "tuning" / f"{part}.jsonl", "".join(json.dumps(line) + "\n" for line in found).encode())
+    found.sort(key=lambda line: (PARTS[part].learners.index(line["learner"]), line["trial"]))
+    put(lines, "".join(json.dumps(line) + "\n" for line in found).encode())
 
 
 def carried_out(study: Study, directory: Path, workers: int | None) -> Path:

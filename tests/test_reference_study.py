@@ -7,6 +7,7 @@ import time
 import tomllib
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from types import ModuleType
 
 import pytest
@@ -47,11 +48,25 @@ def test_every_learner_of_the_study_has_as_many_trials_the_first_is_the_default(
     learners = {name for study in script.PARTS.values() for name in study.learners}
     assert trials.keys() == learners
     assert {len(each) for each in trials.values()} == {4}
-    assert all(each[0] == {} for each in trials.values())
     for name, each in trials.items():
-        learner = zoo.create(name, seed=0)
-        for settings in each[1:]:
-            assert repr(zoo.create(name, seed=0, **settings)) != repr(learner)  # it is another setting
+        tried = [repr(zoo.create(name, seed=0, **settings)) for settings in each]
+        assert len({*tried}) == 4
+        assert tried.count(repr(zoo.create(name, seed=0))) == 1
+
+
+@pytest.mark.parametrize("name", tomllib.loads((SCRIPTS / "trials.toml").read_text()))
+def test_the_default_is_the_trial_that_won_or_stays_what_it_was(name: str) -> None:
+    gained = []  # by part and trial
+    for path in sorted((SCRIPTS / "results" / "tuning").glob("*.jsonl")):
+        lines = [line for line in map(json.loads, path.read_text().splitlines()) if line["learner"] == name]
+        assert [line["trial"] for line in lines] == [0, 1, 2, 3]
+        gained.append([line["aubc"] - lines[0]["aubc"] for line in lines])
+    trials = [line["settings"] for line in lines]
+    assert trials == tomllib.loads((SCRIPTS / "trials.toml").read_text())[name]
+    won = max(range(4), key=lambda trial: fmean(part[trial] for part in gained))
+    better = fmean(part[won] for part in gained) >= 0.005 and all(part[won] > 0 for part in gained)
+    frozen = trials[won if better else 0]
+    assert repr(zoo.create(name, seed=0, **frozen)) == repr(zoo.create(name, seed=0))
 
 
 def test_a_part_leaves_light_records_from_which_gains_are_split(script: ModuleType, tmp_path: Path) -> None:

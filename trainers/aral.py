@@ -23,10 +23,12 @@ is held for an epoch, and for SVHN never falls below 1e-4; here all players shar
 around, and the rate falls step by step. A round starts from a checkpoint of the last, at times 10,000 steps old, with
 fresh optimizers; here that is `learner.warm()`, from the last step.
 
-Ours passes labeled, unlabeled and made images as one batch: with batch normalisation, one by one, each would be
-normalised by its own statistics, which hides what the discriminator should see, and the classifier would be evaluated
-under statistics that no batch of its own was trained under. While the generator learns, the classifier's batch
-normalisation stands still: real and made features are compared under the same statistics, which stay what they were.
+Ours passes unlabeled and made images as one batch: with batch normalisation, one by one, each would be normalised by
+its own statistics, which hides what the discriminator should see. Labeled images pass by themselves, and only they move
+the running statistics, under which the classifier is evaluated: with gan=0 it is plain training, bit by bit. When all
+three passed as one batch, as they did at first, the classifier was worse than plain training even with gan=0. While the
+generator learns, the classifier's batch normalisation stands still: real and made features are compared under the same
+statistics, which stay what they were.
 """
 
 from collections.abc import Iterator
@@ -52,7 +54,7 @@ from trainers.supervised import SCHEDULES, rate, require
 class Plan(supervised.Plan):
     """Defaults: ours. The weights have their names from the released code."""
 
-    game_steps: int = 120  # the last of the steps: with all players; before, the classifier learns from labels alone
+    game_steps: int = 400  # the last of the steps: with all players; before, the classifier learns from labels alone
     lr_game: float = 5e-3  # Adam, generator and encoder; for the narrow networks
     lr_critic: float = 2e-3  # Adam
     schedule_game: Literal["one-cycle", "quarters", "last-third", "constant"] = "constant"  # of all but the classifier
@@ -62,7 +64,7 @@ class Plan(supervised.Plan):
     beta2_game: float = 0.999  # of generator and encoder
     beta2_critic: float = 0.999
     cls: float = 1.0  # weight of the labels
-    gan: float = 1.0  # weight of telling real from made
+    gan: float = 0.3  # weight of telling real from made
     trd: float = 0.03  # weight of the autoencoder's terms
     adv: float = 0.03  # weight of fooling the critic, and of its own loss, where Adam hides it
     match: Literal["absolute", "square"] = "absolute"  # how batch means of features are compared
@@ -123,7 +125,7 @@ def train(
         label = any_label(u, k)
         with torch.no_grad():
             made = generator(prior(label), label)
-        (_, logits), (_, logits_u), (_, logits_made) = through(task, [(x,), (u,), (made,)], apart=plan.apart)
+        logits, logits_u, logits_made = classified(task, x, u, made, plan.apart)
         loss = plan.cls * F.cross_entropy(logits, y) + plan.gan * tells(logits_u, logits_made)
         learn(run, loss, task_step)
 
@@ -131,7 +133,7 @@ def train(
         label = any_label(u, k)
         z = prior(label)
         made = generator(z, label)
-        with looking_on(task), still(task):
+        with looking_on(task), batch_norms(task, training=False):
             with torch.no_grad():
                 (_, guess), (features, guess_u) = through(task, [(x,), (u,)], apart=False)
             differ = match(task(made)[0].float(), features.float())
@@ -214,17 +216,30 @@ class Task(nn.Module):
         return features, self.head(features)
 
 
+def classified(task: nn.Module, x: Tensor, u: Tensor, made: Tensor, apart: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """The class logits of labeled, unlabeled and made images; apart, or else only labeled ones move the statistics."""
+    _, logits = task(x)
+    with batch_norms(task, track_running_stats=apart):
+        (_, logits_u), (_, logits_made) = through(task, [(u,), (made,)], apart=apart)
+    return logits, logits_u, logits_made
+
+
 @contextmanager
-def still(module: nn.Module) -> Iterator[None]:
-    """Batch normalisation inside uses its running statistics, and leaves them as they are."""
+def batch_norms(module: nn.Module, **flags: bool) -> Iterator[None]:
+    """The flags of those batch normalisations that are in training mode, inside.
+
+    training=False: they use their running statistics, and leave them as they are. track_running_stats=False: they use
+    those of the batch, and leave the running ones as they are.
+    """
     norms = [norm for norm in module.modules() if isinstance(norm, _BatchNorm) and norm.training]
+    before = [{name: getattr(norm, name) for name in flags} for norm in norms]
     for norm in norms:
-        norm.training = False
+        vars(norm).update(flags)
     try:
         yield
     finally:
-        for norm in norms:
-            norm.training = True
+        for norm, values in zip(norms, before, strict=True):
+            vars(norm).update(values)
 
 
 def any_label(x: Tensor, k: int) -> Tensor:

@@ -59,8 +59,8 @@ class Plan(supervised.Plan):
     gamma: float = 150.0  # weight of rebuilding in the generator's loss: a mean over pixels, as its other terms are
     beta: float = 0.1  # weight of the KL term in the encoder's loss; 0.1: a pixel's deviation is 0.3, not 1
     elbo: Literal["image", "released"] = "image"  # how the encoder's loss is scaled
-    lambda_prior: float = 0.1  # weight of images made from the prior, in the classifier's loss
-    lambda_recon: float = 0.5  # weight of rebuilt images
+    lambda_prior: float = 0.2  # weight of images made from the prior, in the classifier's loss
+    lambda_recon: float = 1.0  # weight of rebuilt images
     adadelta: bool = False  # all four on Adadelta, rates halved on the way; optimizer, schedule and both lr rest
     decay_per_label: float = 0.0  # this over the number of labels is added to weight_decay
 

@@ -38,7 +38,7 @@ from trainers.supervised import adam, require
 class Plan(supervised.Plan):
     """Defaults: ours. The task network's settings are those of the plain loop."""
 
-    game_steps: int = 200  # of the autoencoder and the critic
+    game_steps: int = 400  # of the autoencoder and the critic
     lr_game: float = 2e-3  # Adam, both players; for the narrow networks
     beta: float = 1.0  # weight of the KL term
     adversary: float = 1.0  # weight of fooling the critic (the paper's lambda 2)

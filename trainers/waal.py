@@ -53,7 +53,7 @@ class Plan(supervised.Plan):
 
     momentum: float = 0.9  # of every SGD here
     late: float = 1.0  # what the rates are multiplied by after three quarters of the steps
-    alpha: float = 2e-3  # weight of the distance (the paper's mu)
+    alpha: float = 5e-4  # weight of the distance (the paper's mu)
     gamma: Literal["one", "ratio"] = "one"  # weight of the labeled mean in it: 1, or |L| / |U| as released
     critic_steps: int = 1  # of the critic for each step of the task network, all on the same batch
     critic_optimizer: Literal["adam", "sgd"] = "adam"

@@ -290,8 +290,11 @@ def reproduce(
         from zoo.studies import reproduce as published
 
         if listed or name is None:
-            rows = [(p.name, p.what, p.study.data, len(p.published), p.paper) for p in published.protocols().values()]
-            Console().print(table("Protocols", ("name", "what", "data", "published curves", "paper"), rows))
+            rows = [
+                (p.name, f"{p.what} ({p.paper}; published curves: {len(p.published)})")
+                for p in published.protocols().values()
+            ]
+            Console().print(table("Protocols", ("name", "what"), rows))
             return
         learners = pick(published.protocols(), name, "protocol").study.learners
         study = published.study(name, settings=settings(setting, learners), **changes)

@@ -16,7 +16,7 @@ from zoo.queries.uncertainty import TINY, two_best
 from zoo.query import Query
 from zoo.scan import Asked, Scan, top
 
-DROPOUT = MappingProxyType({"dropout": 0.5})
+DROPOUT = MappingProxyType({"dropout": 0.3})
 BLOCK, CONFIGURATIONS = 32, 1024  # candidates of batch_bald, and configurations, that are looked at together
 
 
