@@ -25,7 +25,7 @@ def test_a_draw_is_the_head_under_one_mask_for_all_images():
     s = scan()
     (log,) = s.draws(1)
     d = s.features.shape[1]
-    mask = (torch.rand(d, generator=s.generator("member 0 draw 0")) >= 0.5).float() * 2
+    mask = (torch.rand(d, generator=s.generator("member 0 draw 0")) >= 0.3).float() / 0.7
     head = s.parts["head"].linear
     assert torch.allclose(log, head(s.features * mask).log_softmax(1), atol=1e-6)
 

@@ -56,13 +56,12 @@ def test_every_learner_of_the_study_has_as_many_trials_the_first_is_the_default(
 
 @pytest.mark.parametrize("name", tomllib.loads((SCRIPTS / "trials.toml").read_text()))
 def test_the_default_is_the_trial_that_won_or_stays_what_it_was(name: str) -> None:
-    gained = []  # by part and trial
+    trials = tomllib.loads((SCRIPTS / "trials.toml").read_text())[name]
+    gained = []  # by part that it was tuned on, and trial
     for path in sorted((SCRIPTS / "results" / "tuning").glob("*.jsonl")):
-        lines = [line for line in map(json.loads, path.read_text().splitlines()) if line["learner"] == name]
-        assert [line["trial"] for line in lines] == [0, 1, 2, 3]
-        gained.append([line["aubc"] - lines[0]["aubc"] for line in lines])
-    trials = [line["settings"] for line in lines]
-    assert trials == tomllib.loads((SCRIPTS / "trials.toml").read_text())[name]
+        if lines := [line for line in map(json.loads, path.read_text().splitlines()) if line["learner"] == name]:
+            assert [line["settings"] for line in lines] == trials
+            gained.append([line["aubc"] - lines[0]["aubc"] for line in lines])
     won = max(range(4), key=lambda trial: fmean(part[trial] for part in gained))
     better = fmean(part[won] for part in gained) >= 0.005 and all(part[won] > 0 for part in gained)
     frozen = trials[won if better else 0]
