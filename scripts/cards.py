@@ -8,7 +8,7 @@ from typing import Any
 
 from scipy.stats import binomtest
 
-from zoo import catalogue
+from zoo import register
 
 
 def interval(accuracy: float, n: int) -> tuple[float, float]:
@@ -39,7 +39,7 @@ def gained(line: Mapping[str, Any]) -> str:
 
 def page(name: str, card: dict[str, Any], tuned: Sequence[str] = ()) -> str:
     """The card of one file in Markdown. tuned: what fits that start from it have given, a sentence each."""
-    about, entry = card.get("about", {}), catalogue.entries().get(card["name"])
+    about, entry = card.get("about", {}), register.entries().get(card["name"])
     paper = entry.paper if entry is not None and entry.paper != "-" else "none: plain supervised training"
     low, high = interval(about["accuracy"], about["n"])
     copy = re.search('folder:[^"]+', about.get("pool", ""))

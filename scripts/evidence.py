@@ -65,16 +65,21 @@ def said(found: statistics.Difference | None, base: str) -> str:
 
 
 def about(directory: Path) -> str:
-    """What a part is, and what it was measured on."""
+    """What a part is, what it was measured on, and how a row is run again."""
     records = measures.read(directory / "results.jsonl")
     given = measures.settings(directory)
     first = json.loads((directory / "results.jsonl").read_text().partition("\n")[0])
     pool = f", a pool of {given['subset']:,}" if given.get("subset") else ""
     counts = sorted({record.labels for record in records})
     seeds = len({record.seed for record in records})
+    options = {
+        name: given[name] for name in ("initial", "budget", "rounds", "seeds", "subset", "imbalance") if given.get(name)
+    }
+    again = " ".join(f"--{name} {value}" for name, value in options.items())
     return (
         f"{directory.name}: {counts[0]} to {counts[-1]} labels in {len(counts) - 1} rounds, {seeds} seeds{pool}; "
-        f"{first['machine']}, torch {first['versions']['torch']}, commit {str(first['commit'])[:7]}."
+        f"{first['machine']}, torch {first['versions']['torch']}, commit {str(first['commit'])[:7]}. Again: "
+        f"`alzoo compare {given['data']} --learners NAME,random {again}`"
     )
 
 

@@ -16,10 +16,10 @@ from trainers.losses import auc, kl_per_image, says
 from trainers.pool import Pool, normal
 from trainers.run import Run
 from trainers.seeds import generator, reseed
-from zoo.catalogue import entries
 from zoo.entries.aral import MNIST, SVHN, critic_logit, doubt, encode
 from zoo.nets.aral import CLASSIFIERS, Encoder, Generator, classifier, normed
 from zoo.nets.critic import Critic
+from zoo.register import entries
 from zoo.scan import top
 from zoo.testing import who_moves
 

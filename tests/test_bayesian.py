@@ -10,8 +10,8 @@ from torch import nn
 import zoo
 from trainers import ensemble
 from trainers.run import Run
-from zoo.catalogue import queries
 from zoo.queries.bayesian import entropy, extended, frank_wolfe, jointly, posterior, told
+from zoo.register import queries
 from zoo.scan import Scan, dropouts
 from zoo.testing import CLASSES, Subject, pool
 
@@ -66,7 +66,7 @@ def test_bald_is_the_written_out_mutual_information_and_lies_in_its_bounds():
     draws = torch.stack([log.exp() for log in s.draws(20)]).double()
     mean = draws.mean(0)
     expected = -(mean * mean.log()).sum(1) + (draws * draws.log()).sum(2).mean(0)
-    asked = zoo.catalogue.queries()["bald"].ask(s, 36, draws=20)
+    asked = zoo.register.queries()["bald"].ask(s, 36, draws=20)
     assert torch.allclose(asked.detail["BALD"].double(), expected[asked.positions], atol=1e-6)
     assert (asked.detail["BALD"] >= -1e-6).all()
     assert (asked.detail["BALD"] <= min(math.log(CLASSES), math.log(20))).all()

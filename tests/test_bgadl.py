@@ -14,10 +14,10 @@ from trainers.losses import elbo
 from trainers.pool import Pool, normal
 from trainers.run import Run
 from trainers.seeds import reseed
-from zoo.catalogue import entries
 from zoo.entries.bgadl import against, doubt
 from zoo.nets import acgan
 from zoo.queries.bayesian import ask_bald, posterior
+from zoo.register import entries
 from zoo.scan import Scan, evaluating
 from zoo.testing import who_moves
 

@@ -14,9 +14,9 @@ import zoo
 from trainers import ceal
 from trainers.pool import Pool, normal
 from trainers.run import Run
-from zoo.catalogue import entries
 from zoo.entries.ceal import believed, doubt, precision
 from zoo.nets.belief import Belief
+from zoo.register import entries
 from zoo.scan import Scan
 from zoo.testing import Killed, same, weights
 

@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 import zoo
-from zoo import catalogue, datasets
+from zoo import datasets, register
 from zoo.cli import main, settings
 from zoo.studies import engine
 from zoo.studies.study import Study
@@ -126,8 +126,8 @@ def test_compare_has_the_options_of_the_contract(option: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "names"),
     [
-        ("entries", catalogue.names("entries")),
-        ("queries", catalogue.names("queries")),
+        ("entries", register.names("entries")),
+        ("queries", register.names("queries")),
         ("weights", [weights.name for weights in zoo.weights()]),
         ("data", [*datasets.names(), "folder:PATH"]),
     ],

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import zoo
-from zoo.catalogue import entries
 from zoo.entry import never
+from zoo.register import entries
 from zoo.testing import LAWS, Subject, alike, pool, same, weights
 
 

@@ -11,7 +11,7 @@ from torch.distributions import Normal, kl_divergence
 import zoo
 from trainers import dpe
 from trainers.run import Run
-from zoo.catalogue import entries
+from zoo.register import entries
 from zoo.testing import CLASSES, SHAPE, Subject, pool
 
 

@@ -35,7 +35,8 @@ def part(results: Path) -> Path:
     directory = results / "reference" / "digits"
     directory.mkdir(parents=True)
     (directory / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (directory / "study.toml").write_text('data = "digits"\nlearners = ["waal", "margin", "random"]\nsubset = 1000\n')
+    given = ('data = "digits"', 'learners = ["waal", "margin", "random"]', "initial = 40", "subset = 1000")
+    (directory / "study.toml").write_text("\n".join(given))
     return directory
 
 
@@ -55,7 +56,8 @@ def test_a_row_has_areas_differences_and_what_they_come_from(evidence: ModuleTyp
     assert rows["random"][-1] == "worse than margin"
     assert rows["margin"][3:5] == ["–", "–"]
     assert evidence.about(directory) == (
-        "digits: 40 to 80 labels in 1 rounds, 3 seeds, a pool of 1,000; m, torch 2, commit 0123456."
+        "digits: 40 to 80 labels in 1 rounds, 3 seeds, a pool of 1,000; m, torch 2, commit 0123456. Again: "
+        "`alzoo compare digits --learners NAME,random --initial 40 --subset 1000`"
     )
     assert b"waal" in evidence.figure(directory)
 

@@ -16,11 +16,11 @@ from trainers import gaal
 from trainers.pool import Pool, nobody, normal, uint8
 from trainers.run import Run
 from trainers.seeds import generator, reseed
-from zoo.catalogue import entries
 from zoo.entries.gaal import GOALS, PAPER_QUERY, Found, certainty, decision, doubt, look, margin, pick
 from zoo.nets.gan import GENERATORS, Discriminator, Generator
 from zoo.queries import latent
 from zoo.queries.latent import RATES, nearest_each, search, spread
+from zoo.register import entries
 from zoo.testing import Subject, the_order_of_the_pool_does_not_matter, who_moves
 
 SHAPE, CLASSES = (1, 8, 8), 2

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import zoo
-from zoo.catalogue import entries, find, queries
+from zoo.register import entries, find, queries
 from zoo.testing import LAWS, Subject, asks_for_distinct_unlabeled_images, pool, weights
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 import checkpoints
 import zoo
-from zoo import catalogue
+from zoo import register
 from zoo.entry import Preset
 from zoo.testing import CLASSES, SHAPE, Subject, alike, pool, same, weights
 
@@ -67,7 +67,7 @@ def test_settings_that_make_no_sense_are_refused_at_once(settings, kind, word):
 
 
 def test_what_needs_another_part_is_refused_before_training():
-    needy = replace(catalogue.queries()["margin"], needs=("vae",))
+    needy = replace(register.queries()["margin"], needs=("vae",))
     with pytest.raises(ValueError, match="needs vae, which plain has not; it has trunk, head"):
         zoo.create("plain", query=needy, **QUICK).fit(pool())
     with pytest.raises(ValueError, match="no part 'tunk' to freeze; plain has trunk, head"):
@@ -82,7 +82,7 @@ def test_settings_replace_the_presets_one_by_one():
     released = zoo.create("vaal", plan="released", steps=7, latent=9)
     assert (released.loop.steps, released.nets["latent"]) == (7, 9)
     assert (released.loop.vae_steps, released.nets["trunk"], released.augment) == (2, "vgg16_bn", "flip")
-    assert catalogue.entries()["vaal"].plans["released"].loop.steps == 39_062
+    assert register.entries()["vaal"].plans["released"].loop.steps == 39_062
 
 
 def test_repr_shows_every_resolved_setting():
@@ -107,16 +107,16 @@ def test_names_plus_and_query_are_one_thing():
 def test_other_packages_are_found_through_entry_points(monkeypatch):
     import zoo.queries.uncertainty as home
 
-    mine = replace(catalogue.queries()["margin"], name="mine")
+    mine = replace(register.queries()["margin"], name="mine")
     monkeypatch.setattr(home, "mine", mine, raising=False)
     point = EntryPoint("mine", "zoo.queries.uncertainty:mine", "alzoo.queries")
-    monkeypatch.setattr(catalogue, "entry_points", lambda group: [point] if group == point.group else [])
-    catalogue.queries.cache_clear()
+    monkeypatch.setattr(register, "entry_points", lambda group: [point] if group == point.group else [])
+    register.queries.cache_clear()
     try:
         assert "mine" in zoo.names("queries")
         assert zoo.create("vaal+mine").query is mine
     finally:
-        catalogue.queries.cache_clear()
+        register.queries.cache_clear()
 
 
 @pytest.mark.parametrize("name", ["plain", "vaal"])
@@ -279,7 +279,7 @@ def test_made_images_are_trained_on_and_never_asked():
 
 def test_a_custom_plan_object_can_be_an_entry_of_its_own():
     entry = replace(
-        catalogue.entries()["plain"], name="slow", plans={"ours": Preset(replace(zoo.create("plain").loop, steps=1))}
+        register.entries()["plain"], name="slow", plans={"ours": Preset(replace(zoo.create("plain").loop, steps=1))}
     )
     assert zoo.create(entry).loop.steps == 1
     assert zoo.create(entry).name == "slow"
@@ -304,7 +304,7 @@ def test_tensorboard_files_are_written_where_asked(tmp_path):
 
 def test_what_is_saved_under_a_name_of_the_zoos_is_the_zoos(tmp_path):
     p = pool()
-    mine = replace(catalogue.queries()["entropy"], name="margin")
+    mine = replace(register.queries()["entropy"], name="margin")
     with pytest.raises(ValueError, match="not the zoo's 'margin'"):
         zoo.create(mine, **QUICK).fit(p).save(tmp_path / "a.safetensors")
 
@@ -312,7 +312,7 @@ def test_what_is_saved_under_a_name_of_the_zoos_is_the_zoos(tmp_path):
 def test_ones_own_entry_and_query_are_loaded_by_giving_them(tmp_path):
     p = pool()
     gini = zoo.Query("gini", lambda scan, n, power=2.0: zoo.top(-scan.probs.pow(power).sum(1), n), paper="ours")
-    toy = replace(catalogue.entries()["plain"], name="toy")
+    toy = replace(register.entries()["plain"], name="toy")
     for made, own in (
         (zoo.create(gini, query_settings={"power": 3.0}, **QUICK), {"query": gini}),
         (zoo.create(toy, **QUICK), {"entry": toy}),

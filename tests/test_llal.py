@@ -18,10 +18,10 @@ from trainers.pool import Pool, normal
 from trainers.run import Run
 from trainers.seeds import generator
 from zoo import diagnosis
-from zoo.catalogue import entries
 from zoo.entries.llal import predict, ranker
 from zoo.nets.ranker import Ranker
 from zoo.nets.trunk import task, trunk
+from zoo.register import entries
 
 SHAPE, CLASSES = (1, 8, 8), 3
 TINY = {"width": 4, "ranker_width": 4}

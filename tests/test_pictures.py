@@ -12,7 +12,7 @@ from test_browser import run_directory
 from test_report import page, words
 from test_statistics import record
 
-from zoo.catalogue import entries
+from zoo.register import entries
 from zoo.studies import measures, pictures
 from zoo.studies.glossary import meanings
 

@@ -9,8 +9,8 @@ from torch import nn
 import zoo
 from trainers import supervised
 from trainers.pool import Pool
-from zoo.catalogue import entries
 from zoo.entry import never
+from zoo.register import entries
 from zoo.testing import LAWS, Subject, pool, same, weights
 
 SEEN = []

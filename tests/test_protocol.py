@@ -17,7 +17,7 @@ import torch
 import zoo
 from trainers.run import Snapshots
 from trainers.seeds import Seeds, key
-from zoo import catalogue, datasets, testing
+from zoo import datasets, register, testing
 from zoo.cli import main
 from zoo.entry import never
 from zoo.studies import cell, engine, measures
@@ -484,7 +484,7 @@ def test_a_warm_study_with_twins_and_seeds_killed_again_and_again(
     few = {"batch": 8, "width": 4}
     settings = {"plain+unfair": few, "vaal": {**few, "game_steps": 3}}
     study = tiny("plain+unfair", "vaal", warm=True, epochs=0.7, grow=1.3, noise=0.2, leave_out=2, settings=settings)
-    monkeypatch.setitem(catalogue.entries(), "unfair", unfair())
+    monkeypatch.setitem(register.entries(), "unfair", unfair())
     whole, chance, deaths, over = ran(study, tmp_path / "whole"), random.Random(1), 0, False
     while not over:
         with monkeypatch.context() as patches:
@@ -518,7 +518,7 @@ def test_exact_shares_are_not_rounded_up() -> None:
 
 
 def test_a_twin_keeps_pace(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(catalogue.entries(), "unfair", unfair())
+    monkeypatch.setitem(register.entries(), "unfair", unfair())
     learner = zoo.create("plain+unfair", **QUICK)
     paced = tiny(epochs=2.0, settings={}).paced(learner, 40)
     assert (paced.loop.steps, paced.twin.loop.steps) == (10, 10)
@@ -739,7 +739,7 @@ def test_how_many_classes_or_which(text: str, which: Any) -> None:
 
 def unfair() -> Any:
     """Plain training that is not: a quick stand-in for an entry with a training of its own."""
-    own = catalogue.entries()["plain"]
+    own = register.entries()["plain"]
 
     def train(run: Any, p: Any, plan: Any, *, trunk: Any, head: Any) -> None:
         with torch.no_grad():
@@ -748,13 +748,13 @@ def unfair() -> Any:
         for _ in run.steps(4, "more"):
             pass
 
-    asking = replace(catalogue.queries()["margin"], name="unfairly")
+    asking = replace(register.queries()["margin"], name="unfairly")
     return replace(own, name="unfair", train=train, plainly=never, query=asking)
 
 
 @pytest.fixture
 def with_unfair(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(catalogue.entries(), "unfair", unfair())
+    monkeypatch.setitem(register.entries(), "unfair", unfair())
 
 
 def prepared(*learners: str, **more: Any) -> Study:
@@ -978,7 +978,7 @@ def test_names_of_shuffled_learners(name: str, entry: str, twin: bool, tmp_path:
 
 
 def test_a_shuffled_query_keeps_its_settings() -> None:
-    bald = catalogue.queries()["bald"]
+    bald = register.queries()["bald"]
     assert zoo.create("bald~shuffled", device="cpu").query.settings == bald.settings
     with pytest.raises(zoo.UnknownName, match="Did you mean 'margin'"):
         zoo.create("margn~shuffled")

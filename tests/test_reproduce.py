@@ -376,13 +376,13 @@ def test_a_pretext_is_made_once_for_seeds_that_would_make_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = []
-    own = zoo.catalogue.entries()["gaal"]
+    own = zoo.register.entries()["gaal"]
 
     def pretext(*args: Any, **parts: Any) -> Any:
         made.append(args)
         return own.pretext(*args, **parts)
 
-    monkeypatch.setitem(zoo.catalogue.entries(), "gaal", replace(own, pretext=pretext))
+    monkeypatch.setitem(zoo.register.entries(), "gaal", replace(own, pretext=pretext))
     study = synthesizing(judge="nearest", rounds=1, seeds=2)
     shared = ran(replace(study, fixed=("networks", "batches")), tmp_path / "shared")
     assert len(made) == 1

@@ -15,9 +15,9 @@ from trainers import graph, ssal, supervised
 from trainers.pool import Pool, nobody, normal
 from trainers.run import Run
 from trainers.seeds import reseed
-from zoo.catalogue import entries
 from zoo.entries.ssal import diagnose, doubt, precision, spread
 from zoo.nets.trunk import task, trunk
+from zoo.register import entries
 
 SHAPE, CLASSES = (1, 8, 8), 3
 

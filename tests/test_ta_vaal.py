@@ -15,10 +15,10 @@ from trainers.losses import kl_per_image, says
 from trainers.pool import Pool, normal
 from trainers.run import Run
 from trainers.seeds import generator, reseed
-from zoo.catalogue import entries
 from zoo.entries.ta_vaal import judge
 from zoo.nets.ranker import Scale
 from zoo.nets.vae import VAE
+from zoo.register import entries
 from zoo.testing import who_moves
 
 SHAPE, CLASSES = (1, 8, 8), 2

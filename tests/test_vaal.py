@@ -14,8 +14,8 @@ from trainers.losses import auc, elbo, kl_per_image, says
 from trainers.pool import Pool, normal
 from trainers.run import Run
 from trainers.seeds import generator, reseed
-from zoo.catalogue import entries
 from zoo.entries.vaal import critic_logit
+from zoo.register import entries
 from zoo.testing import who_moves
 
 SHAPE, CLASSES = (1, 8, 8), 2

@@ -15,10 +15,10 @@ from trainers import waal
 from trainers.pool import Pool
 from trainers.run import Run
 from trainers.seeds import generator, reseed
-from zoo.catalogue import entries
 from zoo.entries.waal import both_norms, doubt, looks, single_worst
 from zoo.nets.trunk import trunk
 from zoo.nets.waal import Critic
+from zoo.register import entries
 from zoo.testing import who_moves
 
 SHAPE, CLASSES = (1, 8, 8), 2

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from trainers.pool import Pool
     from trainers.run import Diverged
-    from zoo.catalogue import create, load, names
+    from zoo.catalogue import create, load
     from zoo.datasets import Test, data
     from zoo.entry import Entry, Preset
     from zoo.judging import judge
     from zoo.learner import Learner
     from zoo.naming import UnknownName
     from zoo.query import Query
+    from zoo.register import names
     from zoo.scan import Asked, Scan, top
     from zoo.selection import Selection
     from zoo.trained import weights
@@ -36,7 +37,7 @@ _HOMES = {
     "data": "zoo.datasets",
     "judge": "zoo.judging",
     "load": "zoo.catalogue",
-    "names": "zoo.catalogue",
+    "names": "zoo.register",
     "top": "zoo.scan",
     "weights": "zoo.trained",
 }

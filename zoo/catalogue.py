@@ -1,4 +1,4 @@
-"""Every learner by name."""
+"""A learner by name, or from a file."""
 
 import logging
 import math
@@ -6,19 +6,17 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import fields, replace
-from functools import cache, partial
-from importlib.metadata import entry_points
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import checkpoints
 from trainers.seeds import Seed, Seeds
 from zoo.device import resolve_device, resolve_precision
-from zoo.entries import ENTRIES
 from zoo.entry import Entry, Preset
 from zoo.learner import FORMAT, Learner
 from zoo.naming import UnknownName, hint, pick, whole
-from zoo.queries import QUERIES
-from zoo.query import SHUFFLED, Query, options, shuffled, takes_any
+from zoo.query import Query, options, takes_any
+from zoo.register import entries, find
 from zoo.trained import fetched, one
 
 if TYPE_CHECKING:
@@ -27,26 +25,6 @@ if TYPE_CHECKING:
     from zoo.nets.common import Shape
 
 SHARED = ("plain", "vaal", "waal")  # entries whose losses are means over the batch, and tested over several devices
-
-
-@cache
-def entries() -> Mapping[str, Entry]:
-    """The zoo's entries, then those of other packages (entry-point group `alzoo.entries`)."""
-    return {**ENTRIES, **{e.name: e for point in entry_points(group="alzoo.entries") for e in [point.load()]}}
-
-
-@cache
-def queries() -> Mapping[str, Query]:
-    """The zoo's queries, then those of other packages (entry-point group `alzoo.queries`)."""
-    return {**QUERIES, **{q.name: q for point in entry_points(group="alzoo.queries") for q in [point.load()]}}
-
-
-def names(kind: Literal["entries", "queries"] | None = None) -> list[str]:
-    """What `create` makes: all names, or those of one kind, sorted."""
-    kinds: dict[str, Mapping[str, object]] = {"entries": entries(), "queries": queries()}
-    if kind is None:
-        return sorted({**entries(), **queries()})
-    return sorted(pick(kinds, kind, "kind of names"))
 
 
 def create(
@@ -114,38 +92,6 @@ def create(
     if training == "plain" or (called.startswith("plain+") and entry is not entries()["plain"]):
         learner = _plainly(learner)
     return learner if pretrained is None else _pretrained(learner, os.fspath(pretrained), settings)
-
-
-def known(name: str) -> Entry | Query | None:
-    """The entry or query of that name, if there is one."""
-    return entries().get(name) or queries().get(name)
-
-
-def find(name: str | Entry | Query, query: str | Query | None = None) -> tuple[str, Entry, Query]:
-    """What a name stands for: what to call it, its entry, and its query."""
-    if isinstance(name, str) and name.endswith(SHUFFLED):
-        return _shuffled(*find(name.removesuffix(SHUFFLED), query))
-    if isinstance(query, str) and query.endswith(SHUFFLED):
-        return _shuffled(*find(name, query.removesuffix(SHUFFLED)))
-    if isinstance(name, str) and "+" in name:
-        if query is not None:
-            raise ValueError(f"{name!r} names a query already; leave out query={query!r}")
-        name, query = name.split("+", 1)
-    table: dict[str, Entry | Query] = {**queries(), **entries()}
-    if name == "plain" and isinstance(query, str) and query.partition("+")[0] in entries():
-        called, itself, asks = find(query)
-        return f"plain+{called}", itself, asks
-    what = pick(table, name, "learner") if isinstance(name, str) else name
-    asking = pick(queries(), query, "query") if isinstance(query, str) else query
-    if not isinstance(what, Entry | Query) or not isinstance(asking, Query | None):
-        raise TypeError(f"a learner is a name, an Entry or a Query, and so is its query: not {what!r} and {asking!r}")
-    if isinstance(what, Query):
-        if asking is not None:
-            raise ValueError(f"{what.name!r} is a query itself; for another one on plain training, create that one")
-        return what.name, entries()["plain"], what
-    if asking is None:
-        return what.name, what, what.query
-    return f"{what.name}+{asking.name}", what, asking
 
 
 def resolve_seed(seed: int | Mapping[str, int]) -> Seed:
@@ -280,10 +226,6 @@ def readable(card: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
     """Raises ValueError for a file of a later format."""
     if not isinstance(card["format"], int) or card["format"] > FORMAT:
         raise ValueError(f"{path} is of format {card['format']}, newer than this alzoo reads ({FORMAT}). Upgrade alzoo")
-
-
-def _shuffled(called: str, entry: Entry, query: Query) -> tuple[str, Entry, Query]:
-    return f"{called}{SHUFFLED}", entry, shuffled(query)
 
 
 def _plainly(learner: Learner) -> Learner:

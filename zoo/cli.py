@@ -37,18 +37,18 @@ def app(context: click.Context) -> None:
 @click.argument("kind", required=False, type=click.Choice(["entries", "queries", "weights", "data"]))
 def list_(kind: str | None) -> None:
     """What there is: entries, queries, weights, data sets."""
-    from zoo import catalogue, datasets, trained
+    from zoo import datasets, register, trained
 
     show: dict[str, tuple[str, tuple[str, ...], Sequence[Sequence[object]]]] = {
         "entries": (
             "Entries: a method with its own training loop",
             ("name", "what", "plans", "paper"),
-            [(e.name, doc(e.build.__module__), ", ".join(e.plans), e.paper) for e in catalogue.entries().values()],
+            [(e.name, doc(e.build.__module__), ", ".join(e.plans), e.paper) for e in register.entries().values()],
         ),
         "queries": (
             "Queries: by themselves on plain training, or on any entry as ENTRY+QUERY",
             ("name", "what", "time", "needs", "paper"),
-            [(q.name, first(q.ask.__doc__), q.cost, ", ".join(q.needs), q.paper) for q in catalogue.queries().values()],
+            [(q.name, first(q.ask.__doc__), q.cost, ", ".join(q.needs), q.paper) for q in register.queries().values()],
         ),
         "weights": weights_table(trained.weights()),
         "data": (
@@ -449,7 +449,7 @@ def main() -> None:
 
 def default_learners() -> tuple[str, ...]:
     """All entries that ask in their own way, then the baselines that there are."""
-    from zoo.catalogue import names
+    from zoo.register import names
 
     return (*(name for name in names("entries") if name != "plain"), *(b for b in BASELINES if b in names("queries")))
 

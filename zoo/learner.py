@@ -27,6 +27,7 @@ from zoo.nets.common import Shape
 from zoo.nets.trunk import freeze
 from zoo.parts import adopt, placed, put
 from zoo.query import Query, affordable
+from zoo.register import known
 from zoo.room import holdable
 from zoo.scan import Scan, dropouts, evaluating
 from zoo.selection import Selection
@@ -289,8 +290,6 @@ class Learner:
         Raises FileExistsError if there is one and `overwrite` is not set, FileNotFoundError without its folder, and
         ValueError for an entry or a query of one's own under a name of the zoo's, which `load` would take for it.
         """
-        from zoo.catalogue import known
-
         parts, path = self._fitted(), Path(path)
         asks = () if self.query is self.entry.query else (self.query,)
         for what in (self.entry, *asks):

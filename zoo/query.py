@@ -50,7 +50,7 @@ def affordable(query: Query, u: int, settings: Mapping[str, Any]) -> None:
     """Raise ValueError for more unlabeled images than a query that compares all pairs takes: its setting `largest`."""
     largest = {**query.settings, **settings}.get("largest", u)
     if u > largest:
-        from zoo.catalogue import queries
+        from zoo.register import queries
 
         others = ", ".join(other.name for other in queries().values() if "largest" not in other.settings)
         raise ValueError(

@@ -23,10 +23,11 @@ from torch.optim import Optimizer
 
 from trainers.pool import Pool
 from trainers.run import Run
-from zoo.catalogue import create, find, load, resolve
+from zoo.catalogue import create, load, resolve
 from zoo.entry import Entry
 from zoo.learner import Learner
 from zoo.query import Query
+from zoo.register import find
 from zoo.selection import Selection
 
 SHAPE = (3, 8, 8)

@@ -21,10 +21,10 @@ from trainers.run import Run
 from trainers.seeds import reseed
 from zoo.bench import Act, Case, released
 from zoo.bench.data import augmented, endless, loader, made_up
-from zoo.catalogue import entries
 from zoo.device import fabric, resolve_precision
 from zoo.nets.common import Shape
 from zoo.parts import placed
+from zoo.register import entries
 from zoo.scan import Scan
 
 SHAPE: Shape = (3, 32, 32)

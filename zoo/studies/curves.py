@@ -16,6 +16,7 @@ MARKERS = ("o", "s", "^", "D", "v")  # five markers against six colours: thirty 
 DASHES = ((), (6.0, 2.0), (2.0, 2.0))
 NEUTRAL = "#6b6b6b"  # random, the yardstick, has no colour
 BANDED = 3  # seeds from which on an interval is shaded: that of two is wider than any plot, and says nothing
+FOG = 50  # seeds' paths in one plot, beyond which they hide the curves and only the intervals are shown
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ def plot(lines: Sequence[Line], data: str, kind: Literal["png", "svg"] = "png", 
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     handles = []
+    clear = sum(len(line.seeds) for line in lines) <= FOG
     for line in lines:
         colour, marker, dashes = style_of(line.style)
         x = [point.at for point in line.points]
@@ -77,14 +79,14 @@ def plot(lines: Sequence[Line], data: str, kind: Literal["png", "svg"] = "png", 
         axes.plot(x, y, zorder=3, **look)
         handles.append(Line2D([], [], label=f" {plain(short(line.learner))}  {y[-1]:.1f} %", **look))
         if len(line.seeds) > 1 or line.published:
-            for path in line.seeds:
+            for path in line.seeds if clear or line.published else ():
                 axes.plot(*zip(*[(n, 100 * a) for n, a in path], strict=True), color=colour, linewidth=0.6, alpha=0.35)
             if shaded := band(line):
                 x, low, high = (list(column) for column in zip(*shaded, strict=True))
                 low, high = [100 * value for value in low], [100 * value for value in high]
                 axes.fill_between(x, low, high, color=colour, alpha=min(0.12, 0.6 / len(lines)), linewidth=0)
     if lines:
-        axes.set_ylim(*(100 * value for value in span(lines)))
+        axes.set_ylim(*(100 * value for value in span(lines, clear)))
         figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize="small")
     axes.set_xlabel("labels")
     axes.set_ylabel("accuracy on held-out images, %")
@@ -111,10 +113,13 @@ def style_of(style: int) -> tuple[str, str, tuple[float, ...]]:
     return COLOURS[style % 6], MARKERS[style % 5], DASHES[style // 6 % 3]
 
 
-def span(lines: Sequence[Line]) -> tuple[float, float]:
-    """The accuracies the plot must show: all seeds, a little air; a wide band for few seeds may leave the frame."""
-    values = [accuracy for line in lines for path in line.seeds for _, accuracy in path]
-    values += [point.accuracy[0] for line in lines if line.published for point in line.points]
+def span(lines: Sequence[Line], paths: bool = True) -> tuple[float, float]:
+    """The accuracies the plot must show: all means, all seeds where their paths are drawn, and a little air.
+
+    A wide band for few seeds may leave the frame.
+    """
+    values = [point.accuracy[0] for line in lines for point in line.points]
+    values += [accuracy for line in lines for path in line.seeds for _, accuracy in path if paths or line.published]
     air = max(0.01, 0.06 * (max(values) - min(values)))
     return max(0.0, min(values) - air), min(1.0, max(values) + air)
 

@@ -13,8 +13,8 @@ SAID = re.compile(rf"(?:^|[.;:] )({NAMES})(.+?)(?=[.;] {NAMES}|\.?$)")
 def meanings(entry: str) -> dict[str, str]:
     """The numbers of an entry's `diagnose` with their meaning, where its docstring has it or one that it refers to."""
     from zoo import diagnosis
-    from zoo.catalogue import entries
     from zoo.entries.llal import diagnose as of_ranker
+    from zoo.register import entries
 
     own = entries()[entry].diagnose if entry in entries() else None
     found: dict[str, str] = {}
