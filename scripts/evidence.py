@@ -18,7 +18,7 @@ from zoo.studies.words import percent, seconds
 BASES = ("random", "margin")
 STUDY = (
     *("learner", "AUBC, %", *(f"to {base}" for base in BASES), "by training", "by questions"),
-    *("fit, s", "select, s", "verdict"),
+    *("classes", "fit, s", "select, s", "verdict"),
 )
 GAME = ("entry", "what", "digits", "mnist", "cifar10")
 DATA = GAME[2:]
@@ -48,12 +48,20 @@ def study(directory: Path) -> list[list[str]]:
             percent(row.aubc),
             *(percent(gained(base, row.learner), sign=True) for base in against),
             *(percent(getattr(splits.get(row.learner), what, None), sign=True) for what in ("training", "questions")),
+            asked_of(records, row.learner),
             seconds(row.fit_seconds),
             seconds(row.select_seconds),
             ", ".join(said(against[base].get(row.learner), base) for base in against if base != row.learner),
         ]
         for row in sorted(rows, key=lambda row: -row.aubc[0] if row.aubc else 0.0)
     ]
+
+
+def asked_of(records: Sequence[measures.Record], learner: str) -> str:
+    """Of how many classes a batch of questions is: the exponential of the entropy of their counts, geometric mean."""
+    batches = [r.asked_classes for r in records if r.learner == learner and r.round and r.asked_classes]
+    even = [share for counts in batches if (share := measures.balance(counts)) is not None]
+    return f"{len(batches[0]) ** fmean(even):.1f}" if even else "–"
 
 
 def said(found: statistics.Difference | None, base: str) -> str:

@@ -25,7 +25,13 @@ def part(results: Path) -> Path:
     own = {"controls": ["waal+random", "plain+waal"], "entry": "waal", "query": "waal"}
     lines = [
         {"learner": name, "seed": seed, "round": number, "labels": 40 * (1 + number), "accuracy": mean + 0.001 * seed}
-        | {"asked": [], "fit_seconds": 2.0, "select_seconds": 0.5 if number else None, "plan": "ours"}
+        | {
+            "asked": [],
+            "asked_classes": [5, 5, 0, 0],
+            "fit_seconds": 2.0,
+            "select_seconds": 0.5 if number else None,
+            "plan": "ours",
+        }
         | {"versions": {"torch": "2"}, "machine": "m", "commit": "0123456789", "network": f"{name}{seed}"}
         | (own if name == "waal" else {"entry": name.partition("+")[0], "query": "random"})
         for name, mean in learners.items()
@@ -44,12 +50,13 @@ def test_a_row_has_areas_differences_and_what_they_come_from(evidence: ModuleTyp
     directory = part(tmp_path)
     rows = {row[0]: row[1:] for row in evidence.study(directory)}
     assert list(rows) == ["waal", "margin", "random"]  # best first, and no control
-    area, to_random, to_margin, training, questions, fit, select, verdict = rows["waal"]
+    area, to_random, to_margin, training, questions, classes, fit, select, verdict = rows["waal"]
     assert area.startswith("70.10 ±")
     assert to_random.startswith("+10.00")
     assert to_margin.startswith("+5.00")
     assert training.startswith("+2.00")
     assert questions.startswith("+8.00")
+    assert classes == "2.0"  # of the four: two as often as each other, two never
     assert (fit, select) == ("2.00", "0.50")
     assert verdict == "better than random, better than margin"
     assert rows["random"][1] == "–"
