@@ -772,7 +772,7 @@ def test_controls_join_what_is_trained_in_its_own_way() -> None:
     assert [made[name].query.name for name in study.learners[4:]] == ["random", "unfairly", "random"]
     assert [made[name].twin is not None for name in study.learners[4:]] == [False, True, False]
     assert made["unfair+random"].loop == made["unfair"].loop == made["plain+unfair"].loop
-    assert made["plain"].loop.steps == made["vaal"].length(pool) == 3 + 200
+    assert made["plain"].loop.steps == made["vaal"].length(pool) == 3 + made["vaal"].loop.game_steps
 
 
 @pytest.mark.usefixtures("with_unfair")
