@@ -139,6 +139,8 @@ GAMES = (
     Row("waal", "distance of unlabeled to labeled", "distance", missing=True),
     Row("gaal", "\\|f\\| left by the search, of that before", "boundary"),
     Row("gaal", "random made images rejected at .9", "rejected", share=True),
+    Row("gaal", "held-out images rejected at .9", "rejected_real", share=True),
+    Row("gaal", "margin of what is asked, of any; 1 is random", "matched"),
     Row("gaal", "nearest real image is of the same class", "agreement", share=True),
     Row("bgadl", "companions nearest to their own image", "retrieval", share=True),
     Row("bgadl", "made images of their class, to a judge", "judged", share=True),
