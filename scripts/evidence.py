@@ -153,6 +153,7 @@ GAMES = (
     accuracy("ssal", "pretext and labels", "accuracy, pretext and labels"),
     accuracy("ssal", "labels alone", "accuracy, labels alone"),
     accuracy("plain", "ours", "accuracy, random labels"),
+    accuracy("plain", "dropout as bgadl's", "accuracy, random labels, dropout of bgadl"),
 )
 
 

@@ -54,6 +54,7 @@ GAMES = (
     *(Game(entry, "released scale", {"elbo": "released"}, missing=True) for entry in ("vaal", "ta_vaal")),
     *(Game(entry) for entry in ("ta_vaal", "llal", "aral", "gaal", "bgadl", "ceal", "ssal")),
     Game("plain"),
+    Game("plain", "dropout as bgadl's", {"dropout": 0.5}),
     Game("bgadl", "without made images", {"lambda_prior": 0.0, "lambda_recon": 0.0}),
     Game("ssal", "pretext and labels", {"semi": "none"}),
     Game("ssal", "labels alone", {"semi": "none", "pretext": "none"}),

@@ -116,7 +116,7 @@ NETS = {"cifar": {"condition": "plane/k", "prior": "uniform"}, "mnist": {"condit
 def test_one_step_of_each_player_is_the_transcription_of_the_equations(form, monkeypatch):
     """With plain descent, and with Adam where no gradient is so small that the order of sums turns its whole step."""
     if form != "adam":
-        monkeypatch.setattr(aral, "adam", lambda module, lr, *_: torch.optim.SGD(module.parameters(), lr))
+        monkeypatch.setattr(aral, "adam", lambda module, lr, **_: torch.optim.SGD(module.parameters(), lr))
     pool, parts = random_pool(), cast(**NETS.get(form, {}))
     ours = plan(gan=0.7, cls=1.2, trd=0.3, adv=0.6, schedule="constant", beta1=0.6, beta1_game=0.3, **FORMS[form])
     mirror = deepcopy(parts)

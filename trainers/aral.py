@@ -47,7 +47,7 @@ from trainers.losses import auc, kl_per_image, says
 from trainers.passes import through
 from trainers.pool import Pool
 from trainers.run import Run, looking_on
-from trainers.supervised import SCHEDULES, rate, require
+from trainers.supervised import SCHEDULES, adam, rate, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,10 +104,10 @@ def train(
     k, prior = pool.classes, generator.get_submodule("prior")
     match, bound, known = MATCHES[plan.match], BOUNDS[plan.reconstruction], KNOWN[plan.known]
     task, task_step = run.setup(Task(trunk, head), remembering(supervised.optimizer(plan, trunk, head), plan), "task")
-    game = plan.beta1_game, plan.beta2_game
-    generator, generator_step = run.setup(generator, adam(generator, plan.lr_game, *game), "generator")
-    encoder, encoder_step = run.setup(encoder, adam(encoder, plan.lr_game, *game), "encoder")
-    critic, critic_step = run.setup(critic, adam(critic, plan.lr_critic, plan.beta1, plan.beta2_critic), "critic")
+    game, telling = (plan.beta1_game, plan.beta2_game), (plan.beta1, plan.beta2_critic)
+    generator, generator_step = run.setup(generator, adam(generator, plan.lr_game, betas=game), "generator")
+    encoder, encoder_step = run.setup(encoder, adam(encoder, plan.lr_game, betas=game), "encoder")
+    critic, critic_step = run.setup(critic, adam(critic, plan.lr_critic, betas=telling), "critic")
     labeled = run.stream(pool.labeled, plan.batch)
     unlabeled = run.stream(torch.arange(len(pool)) if plan.everything else pool.unlabeled, plan.batch)
     early = max(0, plan.steps - plan.game_steps)
@@ -293,17 +293,8 @@ BOUNDS = {"live": live, "detached": detached}
 KNOWN = {"guess": lambda label, guess: guess, "label": lambda label, guess: label, "zero": zero}  # noqa: ARG005
 
 
-def adam(module: nn.Module, lr: float, beta1: float, beta2: float) -> Optimizer | None:
-    """Adam with these betas for the parameters of a module that are not frozen; None if all are."""
-    return with_betas(supervised.adam(module, lr), beta1, beta2)
-
-
 def remembering(step: Optimizer | None, plan: Plan) -> Optimizer | None:
     """The classifier's optimizer, with the plan's betas if it is Adam."""
-    return with_betas(step, plan.beta1, plan.beta2) if plan.optimizer == "adam" else step
-
-
-def with_betas(step: Optimizer | None, beta1: float, beta2: float) -> Optimizer | None:
-    for group in step.param_groups if step is not None else ():
-        group["betas"] = (beta1, beta2)
+    for group in step.param_groups if step is not None and plan.optimizer == "adam" else ():
+        group["betas"] = (plan.beta1, plan.beta2)
     return step

@@ -39,13 +39,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.optim import Adadelta, Adam, Optimizer
+from torch.optim import Adadelta, Optimizer
 
 from trainers import losses, supervised
 from trainers.losses import kl_per_image
 from trainers.pool import Pool
 from trainers.run import Run, looking_on
-from trainers.supervised import SCHEDULES, rate, require
+from trainers.supervised import SCHEDULES, adam, rate, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,7 +218,7 @@ def game_optimizer(plan: Plan, module: nn.Module) -> Optimizer | None:
     """Of one of the other three, None if it is frozen. Adam's first beta is 0.5, as DCGAN's."""
     if not (learns := [p for p in module.parameters() if p.requires_grad]):
         return None
-    return Adadelta(learns) if plan.adadelta else Adam(learns, plan.lr_game, (0.5, 0.999), fused=True)
+    return Adadelta(learns) if plan.adadelta else adam(module, plan.lr_game, betas=(0.5, 0.999))
 
 
 def rates(plan: Plan, step: int) -> tuple[float, float]:

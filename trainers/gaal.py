@@ -20,17 +20,17 @@ asking for made ones (a classifier judges, and rejects 96 of 100) 0.940 with 300
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import Adam, Optimizer
 
 from trainers import supervised
 from trainers.pool import Pool, normal
 from trainers.run import Run, looking_on
-from trainers.supervised import require
+from trainers.supervised import adam, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +64,9 @@ def pretext(
     """The GAN, trained on all images of a pool that nobody has labeled."""
     parts = {"generator": generator, "discriminator": discriminator}
     latent = cast(int, generator.latent)
-    generator, generator_step = run.setup(generator, adam(generator, plan.lr_gan), "generator")
-    discriminator, discriminator_step = run.setup(discriminator, adam(discriminator, plan.lr_gan), "discriminator")
+    optimizer = partial(adam, lr=plan.lr_gan, betas=(0.5, 0.999))  # as GANs are trained
+    generator, generator_step = run.setup(generator, optimizer(generator), "generator")
+    discriminator, discriminator_step = run.setup(discriminator, optimizer(discriminator), "discriminator")
     images = run.stream(torch.arange(len(pool)), plan.gan_batch, "none")
     for _ in run.steps(plan.gan_steps, "gan"):
         # The discriminator tells real images from made ones.
@@ -110,12 +111,6 @@ def train(run: Run, pool: Pool, plan: Plan, *, trunk: nn.Module, head: nn.Module
 def calls(logits: Tensor, real: float) -> Tensor:
     """How far a discriminator is from calling a batch (b,) real with this probability."""
     return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, real))
-
-
-def adam(module: nn.Module, lr: float) -> Optimizer | None:
-    """Adam as GANs are trained with it, the first beta one half, for what is not frozen; None if all is."""
-    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    return Adam(parameters, lr, (0.5, 0.999), fused=True) if parameters else None
 
 
 def features(pool: Pool, trunk: nn.Module, device: torch.device) -> Tensor:

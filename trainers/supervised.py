@@ -72,10 +72,12 @@ def optimizer(plan: Plan, *modules: nn.Module) -> Optimizer | None:
     return SGD(parameters, plan.lr, 0.9, weight_decay=plan.weight_decay, nesterov=plan.nesterov, fused=True)
 
 
-def adam(module: nn.Module, lr: float, weight_decay: float = 0.0) -> Optimizer | None:
+def adam(
+    module: nn.Module, lr: float, weight_decay: float = 0.0, betas: tuple[float, float] = (0.9, 0.999)
+) -> Optimizer | None:
     """Adam for the parameters of a module that are not frozen; None if all are."""
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    return Adam(parameters, lr, weight_decay=weight_decay, fused=True) if parameters else None
+    return Adam(parameters, lr, betas, weight_decay=weight_decay, fused=True) if parameters else None
 
 
 def rate(step: Optimizer, lr: float) -> None:
