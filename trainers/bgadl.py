@@ -27,7 +27,9 @@ their own, and leave no trace in its running statistics: ours.
 What was wrong here at first: rebuilding stood in the generator's loss as a sum over the pixels of an image, beside
 two means over images, and outweighed them the more, the larger the images. On CIFAR-10 what was made looked like no
 class at all, to an independent judge as to the classifier. It is a mean over pixels now, in all forms, as in the demo.
-scripts/results/games.jsonl has what companions and made images are worth, and the same fit without them.
+scripts/results/games.jsonl has what companions and made images are worth, the same fit without them, and plain training
+with the same dropout: on CIFAR-10 with 1,500 labels it is the dropout that costs points, not the made images; 0.3 costs
+less, and was a little worse on MNIST.
 """
 
 from collections.abc import Iterator
