@@ -218,9 +218,10 @@ def task_optimizer(plan: Plan, labels: int, trunk: nn.Module, head: nn.Module) -
 
 def game_optimizer(plan: Plan, module: nn.Module) -> Optimizer | None:
     """Of one of the other three, None if it is frozen. Adam's first beta is 0.5, as DCGAN's."""
-    if not (learns := [p for p in module.parameters() if p.requires_grad]):
-        return None
-    return Adadelta(learns) if plan.adadelta else adam(module, plan.lr_game, betas=(0.5, 0.999))
+    if not plan.adadelta:
+        return adam(module, plan.lr_game, betas=(0.5, 0.999))
+    learns = [p for p in module.parameters() if p.requires_grad]
+    return Adadelta(learns) if learns else None
 
 
 def rates(plan: Plan, step: int) -> tuple[float, float]:
