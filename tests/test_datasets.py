@@ -155,7 +155,7 @@ def test_what_there_is() -> None:
 def test_the_import_is_cheap() -> None:
     heavy = "torchvision sklearn PIL rich matplotlib scipy"
     code = f"import sys; from zoo import datasets; print([m for m in {heavy.split()} if m in sys.modules])"
-    root = Path(datasets.__file__).parents[1]
+    root = Path(datasets.__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -19,6 +19,7 @@ from trainers.run import Snapshots
 from trainers.seeds import Seeds, key
 from zoo import datasets, register, testing
 from zoo.cli import main
+from zoo.datasets.sources import UNEVEN
 from zoo.entry import never
 from zoo.studies import cell, engine, measures
 from zoo.studies import study as studies
@@ -171,7 +172,7 @@ def test_counts_of_imbalanced_pools(kind: str, classes: int, of: int, first: lis
 def test_every_imbalanced_set_by_name_has_the_images_it_says() -> None:
     of = {"cifar10": [5000] * 10, "cifar100": [500] * 100}
     said = {source.name: source for source in datasets.describe()}
-    for name, (base, imbalance) in datasets._UNEVEN.items():
+    for name, (base, imbalance) in UNEVEN.items():
         assert said[name].images == (sum(datasets.uneven(of[base], imbalance)), 10_000)
 
 

@@ -18,6 +18,8 @@ from test_cli import Result, alzoo, refused
 
 import zoo
 from zoo import datasets
+from zoo.datasets.labeled import Labeled
+from zoo.datasets.sources import BY_NAME
 from zoo.studies import cell, engine, measures, report, reproduce
 from zoo.studies import study as studies
 from zoo.studies.reproduce import Published, protocols
@@ -426,8 +428,8 @@ def usps(root: Path, targets: tuple[int, ...]) -> Path:
 @pytest.fixture
 def small_mnist(monkeypatch: pytest.MonkeyPatch) -> None:
     images, targets = torch.zeros(20, 1, 28, 28, dtype=torch.uint8), torch.arange(20) % 10
-    known = datasets.Labeled(images, targets, datasets.Test(images, targets), tuple("0123456789"))
-    monkeypatch.setitem(datasets._BY_NAME, "mnist", lambda _: known)
+    known = Labeled(images, targets, datasets.Test(images, targets), tuple("0123456789"))
+    monkeypatch.setitem(BY_NAME, "mnist", lambda _: known)
 
 
 @pytest.mark.usefixtures("small_mnist")
