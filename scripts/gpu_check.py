@@ -37,7 +37,8 @@ from torch.optim import SGD, Adam, Optimizer
 from torch.utils.data import DataLoader, Dataset
 
 import zoo
-from trainers.run import Run, Watch
+from trainers.compiled import OPTIONS
+from trainers.run import Watch
 from zoo.entries.vaal import critic_logit
 from zoo.learner import Learner
 from zoo.nets.critic import Critic
@@ -309,10 +310,17 @@ def plain(pool: zoo.Pool, device: torch.device, sizes: Sizes, trunk: str, precis
     return contestants(learner, eager_plain, pool, sizes)
 
 
-def game(pool: zoo.Pool, device: torch.device, sizes: Sizes, nets: Mapping[str, Any], precision: str) -> Contestants:
+def game(
+    pool: zoo.Pool,
+    device: torch.device,
+    sizes: Sizes,
+    nets: Mapping[str, Any],
+    precision: str,
+    compiled: bool = False,
+) -> Contestants:
     """VAAL's game without its task network, by alzoo and by the eager form."""
     setting = {"batch": sizes.batch, "steps": 0, "game_steps": FOREVER, "lr_game": 5e-4, "augment": "flip", **nets}
-    learner = zoo.create("vaal", device=str(device), precision=precision, **setting)
+    learner = zoo.create("vaal", device=str(device), precision=precision, compiled=compiled, **setting)
     return contestants(learner, eager_game, pool, sizes)
 
 
@@ -520,38 +528,26 @@ def of_folder(path: Path, sizes: Sizes) -> tuple[zoo.Pool, zoo.Test]:
 
 
 def levers(report: Report, device: torch.device, sizes: Sizes, data: Path | None) -> None:  # noqa: ARG001
-    """Whether torch.compile of every module, which Run does not do yet, or cuDNN's own search helps VAAL's game."""
+    """Whether `compiled`, CUDA graphs under it, which are no setting yet, or cuDNN's own search helps VAAL's game."""
     if device.type != "cuda":
         report.note("levers", "skipped", "torch.compile and cuDNN are tried on a GPU only")
         return
     pool = random_pool(sizes.images, 10, sizes.labeled)
+    graphs = partial(mock.patch.dict, OPTIONS, {"triton.cudagraphs": True})
     for precision in ("bf16-mixed", "32-true"):
         for name, nets in (("narrow", sizes.narrow), ("published size", sizes.published)):
-            fit = game(pool, device, sizes, nets, precision)["alzoo"]
-            ways: Contestants = {
-                "alzoo": fit,
-                "cudnn.benchmark": partial(under, searching, fit),
-                "torch.compile": partial(under, compiling, fit),
-            }
+            fit, compiled = (game(pool, device, sizes, nets, precision, way)["alzoo"] for way in (False, True))
+            ways: Contestants = {"alzoo": fit, "compiled": compiled, "cudnn.benchmark": partial(under, searching, fit)}
             compete(report, "levers", f"vaal, {name}, {precision}", ways, device, sizes)
+            if precision == "bf16-mixed":  # last, should it fail
+                ways = {"compiled": compiled, "CUDA graphs": partial(under, graphs, compiled)}
+                compete(report, "levers", f"vaal, {name}, {precision}, graphs", ways, device, sizes)
 
 
 def under(context: Callable[[], AbstractContextManager[object]], fit: Callable[[Watch], object], watch: Watch) -> None:
     """A fit inside a context."""
     with context():
         fit(watch)
-
-
-def compiling() -> AbstractContextManager[object]:
-    """Inside, every module that a run sets up is compiled. The critic's step calls the bare encoder: that stays."""
-    setup = Run.setup
-
-    def compiled(
-        run: Run, module: nn.Module, optimizer: Optimizer, player: str | None = None
-    ) -> tuple[nn.Module, Optimizer]:
-        return setup(run, torch.compile(module), optimizer, player)  # type: ignore[arg-type]
-
-    return mock.patch.object(Run, "setup", compiled)
 
 
 @contextmanager

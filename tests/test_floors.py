@@ -22,6 +22,7 @@ SHARED = {
     "answers",
     "augment",
     "bounds",
+    "compiled",
     "copies",
     "folder",
     "cache",

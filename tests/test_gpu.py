@@ -177,6 +177,14 @@ def test_in_bf16_it_is_finite_and_near(name):
 
 @pytest.mark.gpu
 @needs_gpu
+@pytest.mark.parametrize("name", LEARNERS)
+def test_compiled_it_learns_the_same(name):
+    pool = some_pool()
+    near(learner(name).fit(pool), learner(name, compiled=True).fit(pool), pool)
+
+
+@pytest.mark.gpu
+@needs_gpu
 def test_auto_is_the_gpu_and_answers_come_on_the_cpu():
     pool = some_pool()
     fitted = learner("vaal", "auto").fit(pool)

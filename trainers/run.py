@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from trainers.augment import AUGMENTS
+from trainers.compiled import faster
 from trainers.pool import Pool, at, normal
 from trainers.ranks import ALONE, Ranks, agreed, average, least
 from trainers.seeds import Seed, generator, reseed
@@ -102,12 +103,14 @@ class Run:
         snapshots: Snapshots | None = None,
         parts: Mapping[str, nn.Module] | None = None,
         lr_scale: Mapping[str, float] | None = None,
+        compiled: bool = False,
         counting: bool = False,
         ranks: Ranks = ALONE,
     ) -> None:
         """parts: the networks by name, so that an error can say whose loss it was.
 
         lr_scale: some of these, and the factor of their learning rate, whoever trains them.
+        compiled: every player goes through torch.compile, see `compiling`.
         counting: no step is taken, they are only counted. ranks: who trains together; each gives the same arguments,
         but for fabric, journal and watch.
         """
@@ -124,6 +127,7 @@ class Run:
         self.snapshots = snapshots
         self.parts = parts or {}
         self.lr_scale = lr_scale or {}
+        self.compiled = compiled
         self.counting = counting
         self.ranks = ranks
         self._state = _State()
@@ -165,7 +169,8 @@ class Run:
         if self.ranks.of > 1 and self.device.type == "cuda":
             module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
         number, player = len(state.players), player or self._name(module)
-        wrapped, step = (module.to(self.device), optimizer) if self._bare else self.fabric.setup(module, optimizer)
+        ready = faster(module) if self.compiled else module
+        wrapped, step = (ready.to(self.device), optimizer) if self._bare else self.fabric.setup(ready, optimizer)
         if self._saved is not None and number < len(self._saved["players"]):
             module.load_state_dict(self._saved["players"][number]["module"])
             optimizer.load_state_dict(self._saved["players"][number]["optimizer"])

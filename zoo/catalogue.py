@@ -37,6 +37,7 @@ def create(
     device: str = "auto",
     precision: str = "32-true",
     devices: int = 1,
+    compiled: bool = False,
     pretrained: str | os.PathLike[str] | None = None,
     freeze: str | tuple[str, ...] = (),
     lr_scale: Mapping[str, float] | None = None,
@@ -55,6 +56,8 @@ def create(
     device: "auto", "cpu", "cuda" or "cuda:1". precision: "32-true", "bf16-mixed", or "auto" by what the device can do.
     devices: how many train together, each a process that torchrun has started, on its share of every batch. All call
         fit and select, and get the same; files are the first one's. For plain training, vaal and waal, with any query.
+    compiled: every network trains through torch.compile, which takes its time before the first step and then fewer
+        launches a step: for long fits on a GPU. Numbers differ by rounding, those of dropout by its draws.
     pretrained: the tag of weights (`zoo.weights` lists them), a .safetensors file, `local-dir:FOLDER` or
         `hf-hub:OWNER/NAME`; the learner counts as fitted, and its `fit` starts from them.
     freeze: parts that keep their weights, as ("trunk",).
@@ -86,6 +89,7 @@ def create(
         device=device,
         precision=resolve_precision(precision, device),
         devices=devices,
+        compiled=compiled,
         freeze=parts_named(freeze),
         lr_scale=parts_scaled(lr_scale or {}),
     )
@@ -214,7 +218,8 @@ def load(
         device=device,
         precision=card["precision"],
         freeze=tuple(card["freeze"]),
-        lr_scale=card.get("lr_scale"),  # not in the first files of this format
+        lr_scale=card.get("lr_scale"),  # not in the first files of this format, nor is the next
+        compiled=card.get("compiled", False),
         training=card["training"],
         augment=card["augment"],
         **card["settings"],

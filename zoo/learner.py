@@ -15,6 +15,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 import checkpoints
+from trainers.compiled import compiling
 from trainers.pool import Pool, nobody, uint8
 from trainers.ranks import agreed, alike
 from trainers.run import Diverged, Journal, Run, Snapshots, Watch
@@ -61,6 +62,7 @@ class Learner:
     device: str
     precision: str
     devices: int = 1  # that train together
+    compiled: bool = False
     freeze: tuple[str, ...] = ()
     lr_scale: dict[str, float] = field(default_factory=dict)  # by part, what every learning rate is multiplied by
     twin: Learner | None = None  # trained plainly beside it, and then `predict` is the twin's
@@ -101,6 +103,7 @@ class Learner:
             seeded(torch.device(self.device), self.seed, "fit", len(pool.rounds)),
             watching(progress if here.first else False) as watch,
             journaling(journal if here.first else None) as write,
+            compiling(self.compiled),
         ):
 
             def run_over(pool: Pool, parts: nn.ModuleDict, kept: Path | None) -> Run:
@@ -115,6 +118,7 @@ class Learner:
                     snapshots=None if kept is None else Snapshots(kept, self.fit_key(pool), snapshot_seconds),
                     parts=dict(parts.items()),
                     lr_scale=self.lr_scale,
+                    compiled=self.compiled,
                     ranks=here,
                 )
 
@@ -342,6 +346,7 @@ class Learner:
             "freeze": list(self.freeze),
             "lr_scale": self.lr_scale,
             "precision": self.precision,
+            "compiled": self.compiled,
         }
 
     def __repr__(self) -> str:
@@ -359,6 +364,7 @@ class Learner:
             "device": self.device,
             "precision": self.precision,
             "devices": self.devices,
+            "compiled": self.compiled,
         }
         state = "fitted" if self.parts is not None else "not fitted"
         return f"Learner({self.name!r}, {', '.join(f'{k}={v!r}' for k, v in shown.items())}: {state})"
