@@ -4,6 +4,7 @@
 """
 
 import json
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,11 @@ from statistics import fmean
 from typing import Any
 
 from zoo.studies import gains, measures, statistics
-from zoo.studies.curves import lines_of, plot
+from zoo.studies.curves import lines_of, panels
 from zoo.studies.measures import Interval
 from zoo.studies.words import percent, seconds
 
+PARTS = ("digits", "mnist", "cifar10", "cifar10-alternating")
 BASES = ("random", "margin")
 STUDY = (
     *("learner", "AUBC, %", *(f"to {base}" for base in BASES), "by training", "by questions"),
@@ -27,7 +29,8 @@ SHOWN = (*BASES, "badge", "vaal", "ta_vaal", "aral", "waal", "gaal", "bgadl", "c
 
 def parts(results: Path) -> list[Path]:
     """The folders of the parts of the reference study that have been run."""
-    return sorted(path.parent for path in (results / "reference").glob("*/results.jsonl"))
+    there = [results / "reference" / name for name in PARTS]
+    return [directory for directory in there if (directory / "results.jsonl").exists()]
 
 
 def study(directory: Path) -> list[list[str]]:
@@ -91,10 +94,36 @@ def about(directory: Path) -> str:
     )
 
 
-def figure(directory: Path) -> bytes:
-    """Learning curves of the entries, random, margin and badge, as SVG."""
-    records = [record for record in measures.read(directory / "results.jsonl") if record.learner in SHOWN]
-    return plot(lines_of(records, SHOWN), directory.name, "svg")
+def figure(directories: Sequence[Path]) -> bytes:
+    """Learning curves of the entries, random, margin and badge, a panel for each part, as SVG."""
+    plots = {}
+    for directory in directories:
+        records = [record for record in measures.read(directory / "results.jsonl") if record.learner in SHOWN]
+        lines = sorted(lines_of(records, SHOWN), key=lambda line: SHOWN.index(line.learner))
+        plots[f"{directory.name}: mean of seeds, 95 % interval"] = lines
+    rows = -(-len(plots) // 2)
+    return panels(plots, (10.0, 4.0 * rows), "svg")
+
+
+def overview(directories: Sequence[Path]) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of all parts together: what each learner gains on random, best mean first, and the verdict."""
+    gained: dict[str, dict[str, statistics.Difference]] = defaultdict(dict)
+    for directory in directories:
+        records = measures.read(directory / "results.jsonl")
+        beside = {control for record in records for control in record.controls}
+        for row in statistics.differences(records, "random"):
+            if row.learner not in beside:
+                gained[row.learner][directory.name] = row
+
+    def mean(learner: str) -> float:
+        return fmean(row.t[0] for row in gained[learner].values())
+
+    def told(row: statistics.Difference | None) -> str:
+        return "–" if row is None else f"{percent(row.t, sign=True)}, {row.verdict}"
+
+    names = [directory.name for directory in directories]
+    rows = [[who, *(told(gained[who].get(name)) for name in names)] for who in sorted(gained, key=mean, reverse=True)]
+    return ["to random, points of AUBC", *names], rows
 
 
 @dataclass(frozen=True)

@@ -102,11 +102,11 @@ def long(seconds: float) -> str:
 
 
 def study(results: Path) -> str:
-    """The reference study: a figure and a table for each part that has been run."""
-    return "\n".join(
-        f"![learning curves on {part.name}](scripts/results/reference/{part.name}/curves.svg)\n\n"
-        f"{evidence.about(part)}\n\n{markdown(evidence.STUDY, evidence.study(part))}"
-        for part in evidence.parts(results)
+    """The reference study: a figure and a table of all parts that have been run, then one of each."""
+    parts = evidence.parts(results)
+    together = markdown(*evidence.overview(parts)) + "\n" if len(parts) > 1 else ""
+    return f"![learning curves](scripts/results/reference/curves.svg)\n\n{together}" + "\n".join(
+        f"{evidence.about(part)}\n\n{markdown(evidence.STUDY, evidence.study(part))}" for part in parts
     )
 
 
@@ -146,8 +146,7 @@ def whole(results: Path = RESULTS) -> str:
 
 
 if __name__ == "__main__":
-    for part in evidence.parts(RESULTS):
-        (part / "curves.svg").write_bytes(evidence.figure(part))
+    (RESULTS / "reference" / "curves.svg").write_bytes(evidence.figure(evidence.parts(RESULTS)))
     readme = ROOT / "README.md"
     readme.write_text(written(readme.read_text()))
     (RESULTS / "README.md").write_text(whole())

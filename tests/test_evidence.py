@@ -19,9 +19,9 @@ def evidence(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("evidence")
 
 
-def part(results: Path) -> Path:
+def part(results: Path, name: str = "digits", waal: float = 0.7) -> Path:
     """Two rounds, three seeds. In areas: random .6, margin .65, waal .7, its training alone .62, its questions .68."""
-    learners = {"waal": 0.7, "waal+random": 0.62, "plain+waal": 0.68, "margin": 0.65, "random": 0.6}
+    learners = {"waal": waal, "waal+random": 0.62, "plain+waal": 0.68, "margin": 0.65, "random": 0.6}
     own = {"controls": ["waal+random", "plain+waal"], "entry": "waal", "query": "waal"}
     lines = [
         {"learner": name, "seed": seed, "round": number, "labels": 40 * (1 + number), "accuracy": mean + 0.001 * seed}
@@ -38,7 +38,7 @@ def part(results: Path) -> Path:
         for seed in range(3)
         for number in range(2)
     ]
-    directory = results / "reference" / "digits"
+    directory = results / "reference" / name
     directory.mkdir(parents=True)
     (directory / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     given = ('data = "digits"', 'learners = ["waal", "margin", "random"]', "initial = 40", "subset = 1000")
@@ -66,7 +66,21 @@ def test_a_row_has_areas_differences_and_what_they_come_from(evidence: ModuleTyp
         "digits: 40 to 80 labels in 1 rounds, 3 seeds, a pool of 1,000; m, torch 2, commit 0123456. Again: "
         "`alzoo compare digits --learners NAME,random --initial 40 --subset 1000`"
     )
-    assert b"waal" in evidence.figure(directory)
+    assert b"waal" in evidence.figure([directory])
+
+
+def test_all_parts_stand_side_by_side(evidence: ModuleType, tmp_path: Path) -> None:
+    part(tmp_path, "cifar10", waal=0.5), part(tmp_path)
+    parts = evidence.parts(tmp_path)
+    assert [each.name for each in parts] == ["digits", "cifar10"]
+    columns, rows = evidence.overview(parts)
+    assert columns[1:] == ["digits", "cifar10"]
+    assert [row[0] for row in rows] == ["margin", "waal"], "by the mean over parts"
+    assert rows[1][1].startswith("+10.00")
+    assert rows[1][1].endswith(", better")
+    assert rows[1][2].startswith("\N{MINUS SIGN}10.00")
+    assert rows[1][2].endswith(", worse")
+    assert evidence.figure(parts).count(b"mean of seeds") == 2
 
 
 def game(**more: Any) -> dict[str, Any]:
@@ -102,7 +116,7 @@ def test_the_readme_gets_what_there_is(monkeypatch: pytest.MonkeyPatch, tmp_path
     (tmp_path / "games.jsonl").write_text(json.dumps(game(numbers={"novelty": 0.8})) + "\n")
     page = "".join(f"<!-- {name} -->\n<!-- /{name} -->\n" for name in ("bench", "study", "games"))
     text = readme_tables.written(page, tmp_path)
-    assert "![learning curves on digits](scripts/results/reference/digits/curves.svg)" in text
+    assert "![learning curves](scripts/results/reference/curves.svg)" in text
     assert "| waal | 70.10" in text
     assert "| vaal | novelty, AUC | – | 0.8 | – |" in text
     assert "1 seeds. m." in text

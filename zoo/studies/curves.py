@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -58,47 +58,74 @@ def lines_of(
 
 def plot(lines: Sequence[Line], data: str, kind: Literal["png", "svg"] = "png", notes: Sequence[str] = ()) -> bytes:
     """The plot as a file. notes: sentences that are written under it."""
+    title = f"Active learning on {plain(data)}: mean of seeds, 95 % interval"
+    return panels({title: lines}, (9, 5), kind, notes)
+
+
+def panels(
+    plots: Mapping[str, Sequence[Line]],
+    inches: tuple[float, float],
+    kind: Literal["png", "svg"] = "png",
+    notes: Sequence[str] = (),
+) -> bytes:
+    """Plots by title beside each other, two in a row, as one file; the legend is that of the first."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    figure = Figure(figsize=(9, 5), dpi=150, layout="constrained")
+    figure = Figure(figsize=inches, dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    handles = []
-    clear = sum(len(line.seeds) for line in lines) <= FOG
-    for line in lines:
-        colour, marker, dashes = style_of(line.style)
-        x = [point.at for point in line.points]
-        y = [100 * point.accuracy[0] for point in line.points]
-        look: dict[str, Any] = {"color": colour, "linestyle": (0, dashes) if dashes else "-", "linewidth": 1.8}
-        look |= {"marker": marker, "markersize": 4}
-        if line.published:
-            look |= {"linestyle": ":", "markerfacecolor": "white"}
-        axes.plot(x, y, zorder=3, **look)
-        handles.append(Line2D([], [], label=f" {plain(short(line.learner))}  {y[-1]:.1f} %", **look))
-        if len(line.seeds) > 1 or line.published:
-            for path in line.seeds if clear or line.published else ():
-                axes.plot(*zip(*[(n, 100 * a) for n, a in path], strict=True), color=colour, linewidth=0.6, alpha=0.35)
-            if shaded := band(line):
-                x, low, high = (list(column) for column in zip(*shaded, strict=True))
-                low, high = [100 * value for value in low], [100 * value for value in high]
-                axes.fill_between(x, low, high, color=colour, alpha=min(0.12, 0.6 / len(lines)), linewidth=0)
-    if lines:
-        axes.set_ylim(*(100 * value for value in span(lines, clear)))
+    wide = min(2, len(plots))
+    for number, (title, lines) in enumerate(plots.items()):
+        axes = figure.add_subplot(-(-len(plots) // wide), wide, number + 1)
+        draw(axes, lines)
+        axes.set_xlabel("labels")
+        axes.set_ylabel("accuracy on held-out images, %")
+        axes.set_title(title, loc="left", fontsize="medium")
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    if first := next(iter(plots.values())):
+        handles = [Line2D([], [], label=f" {called(line, len(plots) == 1)}", **look(line)) for line in first]
         figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize="small")
-    axes.set_xlabel("labels")
-    axes.set_ylabel("accuracy on held-out images, %")
-    axes.set_title(f"Active learning on {plain(data)}: mean of seeds, 95 % interval", loc="left", fontsize="medium")
     if notes:
         figure.supxlabel("\n".join(map(plain, notes)), x=0.01, ha="left", fontsize="small", color="#8a4b00", wrap=True)
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
     out = io.BytesIO()
     with rc_context({"svg.hashsalt": "alzoo"}):  # the same curves, the same file
         figure.savefig(out, format=kind, metadata={"png": {"Software": None}, "svg": {"Date": None}}[kind])
     return out.getvalue()
+
+
+def draw(axes: Any, lines: Sequence[Line]) -> None:
+    """The curves, each with its band and, where they are not too many, its seeds' paths."""
+    clear = sum(len(line.seeds) for line in lines) <= FOG
+    for line in lines:
+        style = look(line)
+        axes.plot([p.at for p in line.points], [100 * p.accuracy[0] for p in line.points], zorder=3, **style)
+        if len(line.seeds) > 1 or line.published:
+            thin: dict[str, Any] = {"color": style["color"], "linewidth": 0.6, "alpha": 0.35}
+            for path in line.seeds if clear or line.published else ():
+                axes.plot(*zip(*[(n, 100 * a) for n, a in path], strict=True), **thin)
+            if shaded := band(line):
+                x, low, high = (list(column) for column in zip(*shaded, strict=True))
+                low, high = [100 * value for value in low], [100 * value for value in high]
+                axes.fill_between(x, low, high, color=style["color"], alpha=min(0.12, 0.6 / len(lines)), linewidth=0)
+    if lines:
+        axes.set_ylim(*(100 * value for value in span(lines, clear)))
+
+
+def called(line: Line, alone: bool) -> str:
+    """A learner in the legend; of one plot alone, with the last accuracy."""
+    final = f"  {100 * line.points[-1].accuracy[0]:.1f} %" if alone else ""
+    return f"{plain(short(line.learner))}{final}"
+
+
+def look(line: Line) -> dict[str, Any]:
+    """How matplotlib is to draw a curve."""
+    colour, marker, dashes = style_of(line.style)
+    drawn: dict[str, Any] = {"color": colour, "linestyle": (0, dashes) if dashes else "-", "linewidth": 1.8}
+    drawn |= {"marker": marker, "markersize": 4}
+    return drawn | ({"linestyle": ":", "markerfacecolor": "white"} if line.published else {})
 
 
 def band(line: Line) -> list[tuple[float, float, float]]:
