@@ -11,12 +11,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from reference_study import PARTS
+
 from zoo.studies import gains, measures, statistics
 from zoo.studies.curves import lines_of, panels
 from zoo.studies.measures import Interval
 from zoo.studies.words import percent, seconds
 
-PARTS = ("digits", "mnist", "cifar10", "cifar10-alternating")
 BASES = ("random", "margin")
 STUDY = (
     *("learner", "AUBC, %", *(f"to {base}" for base in BASES), "by training", "by questions"),
@@ -38,7 +39,7 @@ def study(directory: Path) -> list[list[str]]:
     records = measures.read(directory / "results.jsonl")
     splits = {split.learner: split for split in gains.gain_split(records) if split.own}
     against = {base: {row.learner: row for row in statistics.differences(records, base)} for base in BASES}
-    beside = {control for record in records for control in record.controls}
+    beside = gains.controls(records)
 
     def gained(base: str, learner: str) -> Interval | None:
         row = against[base].get(learner)
@@ -101,8 +102,7 @@ def figure(directories: Sequence[Path]) -> bytes:
         records = [record for record in measures.read(directory / "results.jsonl") if record.learner in SHOWN]
         lines = sorted(lines_of(records, SHOWN), key=lambda line: SHOWN.index(line.learner))
         plots[f"{directory.name}: mean of seeds, 95 % interval"] = lines
-    rows = -(-len(plots) // 2)
-    return panels(plots, (10.0, 4.0 * rows), "svg")
+    return panels(plots, (5, 4), "svg")
 
 
 def overview(directories: Sequence[Path]) -> tuple[list[str], list[list[str]]]:
@@ -110,7 +110,7 @@ def overview(directories: Sequence[Path]) -> tuple[list[str], list[list[str]]]:
     gained: dict[str, dict[str, statistics.Difference]] = defaultdict(dict)
     for directory in directories:
         records = measures.read(directory / "results.jsonl")
-        beside = {control for record in records for control in record.controls}
+        beside = gains.controls(records)
         for row in statistics.differences(records, "random"):
             if row.learner not in beside:
                 gained[row.learner][directory.name] = row

@@ -34,15 +34,16 @@ ROOT = Path(__file__).parents[1]
 GOES_ON = 75  # the exit status of a run that has stopped in between
 ENTRIES = ("vaal", "ta_vaal", "llal", "aral", "waal", "gaal", "bgadl", "ceal", "ssal")
 QUERIES = ("random", "margin", "entropy", "bald", "badge", "kcenter", "typiclust")
+ALL = (*ENTRIES, *QUERIES)
 UNEVEN = ("ta_vaal", "aral", "waal", "ssal", "vaal", "llal", *QUERIES)  # who claims imbalanced pools, and the queries
 
-PARTS: Mapping[str, Study] = {
-    "digits": Study(data="digits", learners=(*ENTRIES, *QUERIES), initial=40, budget=40, rounds=5, seeds=10),
+PARTS: Mapping[str, Study] = {  # controls double the work, and the uneven pool goes without
+    "digits": Study(data="digits", learners=ALL, controls=True, initial=40, budget=40, rounds=5, seeds=10),
     "mnist": Study(
-        data="mnist", learners=(*ENTRIES, *QUERIES), subset=10_000, initial=100, budget=100, rounds=4, seeds=5
+        data="mnist", learners=ALL, controls=True, subset=10_000, initial=100, budget=100, rounds=4, seeds=5
     ),
     "cifar10": Study(
-        data="cifar10", learners=(*ENTRIES, *QUERIES), subset=10_000, initial=500, budget=500, rounds=4, seeds=3
+        data="cifar10", learners=ALL, controls=True, subset=10_000, initial=500, budget=500, rounds=4, seeds=3
     ),
     "cifar10-alternating": Study(
         data="cifar10",
@@ -55,7 +56,6 @@ PARTS: Mapping[str, Study] = {
         seeds=3,
     ),
 }
-SPLIT = ("digits", "mnist", "cifar10")  # where each gain is split by controls, which double the work
 PUBLISHED = {"trunk": "resnet18"}  # with --size published
 
 
@@ -116,8 +116,8 @@ def limited(seconds: float) -> Iterator[None]:
 
 
 def run(part: str, study: Study, work: Path, out: Path, workers: int | None) -> None:
-    """The comparison of one part; with controls, but for the uneven pool."""
-    directory = carried_out(replace(study, controls=part in SPLIT), work / part, workers)
+    """The comparison of one part."""
+    directory = carried_out(study, work / part, workers)
     keep(directory, out / "reference" / part)
 
 
@@ -130,7 +130,7 @@ def tune(part: str, study: Study, work: Path, out: Path, workers: int | None) ->
     found = [line for line in found if line["learner"] not in study.learners]
     for number in range(len(trials["random"])):
         settings = {name: {**study.settings.get(name, {}), **trials[name][number]} for name in study.learners}
-        trial = replace(study, validation=0.2, seeds=2, rounds=1, settings=settings, diagnose=())
+        trial = replace(study, validation=0.2, seeds=2, rounds=1, settings=settings, diagnose=(), controls=False)
         directory = carried_out(trial, work / "tuning" / f"{part}-{number}{which}", workers)
         runs = measures.complete(measures.read(directory / "results.jsonl"))
         for name in study.learners:

@@ -33,6 +33,7 @@ def tiny() -> Study:
     return Study(
         data="digits",
         learners=names,
+        controls=True,
         initial=20,
         budget=10,
         rounds=1,

@@ -64,21 +64,25 @@ def plot(lines: Sequence[Line], data: str, kind: Literal["png", "svg"] = "png", 
 
 def panels(
     plots: Mapping[str, Sequence[Line]],
-    inches: tuple[float, float],
+    each: tuple[float, float],
     kind: Literal["png", "svg"] = "png",
     notes: Sequence[str] = (),
 ) -> bytes:
-    """Plots by title beside each other, two in a row, as one file; the legend is that of the first."""
+    """Plots by title beside each other, two in a row, as one file; the legend is that of the first.
+
+    each: width and height of one of them, in inches.
+    """
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    figure = Figure(figsize=inches, dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
     wide = min(2, len(plots))
+    high = -(-len(plots) // wide)
+    figure = Figure(figsize=(wide * each[0], high * each[1]), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
     for number, (title, lines) in enumerate(plots.items()):
-        axes = figure.add_subplot(-(-len(plots) // wide), wide, number + 1)
+        axes = figure.add_subplot(high, wide, number + 1)
         draw(axes, lines)
         axes.set_xlabel("labels")
         axes.set_ylabel("accuracy on held-out images, %")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from zoo.studies.measures import BASELINES, Interval, Record, aubc, complete, mean_interval
@@ -31,6 +31,11 @@ class Split:
     elsewhere: Interval | None
 
 
+def controls(records: Iterable[Record]) -> set[str]:
+    """Who is there as the control of another."""
+    return {control for record in records for control in record.controls}
+
+
 def gain_split(records: Sequence[Record], rounds: int | None = None, of: Measure | None = None) -> list[Split]:
     """One line for each learner that is neither random nor there as a control, in the order of the records.
 
@@ -39,7 +44,7 @@ def gain_split(records: Sequence[Record], rounds: int | None = None, of: Measure
     runs = {name: by for name, by in complete(records, rounds).items() if by}
     base = next((name for name in BASELINES if name in runs), None)
     firsts = {name: next(iter(by.values()))[0] for name, by in runs.items()}
-    beside = {control for first in firsts.values() for control in first.controls}
+    beside = controls(firsts.values())
     value = {name: {seed: (of or area)(run) for seed, run in by.items()} for name, by in runs.items()}
     found = []
     for name, first in firsts.items():
