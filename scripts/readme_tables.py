@@ -34,8 +34,8 @@ def figures(results: Path, required: bool = False) -> str:
             file = json.loads(path.read_text())
             own = [Figure(**figure) for figure in file["figures"]]
             asked = {(each.case, each.work) for each in own if not required or each.required or each.within}
-            rows = tables.figures(each for each in own if (each.case, each.work) in asked)
-            found.append(markdown(tables.FIGURES, rows) + origin(file))
+            if rows := tables.figures(each for each in own if (each.case, each.work) in asked):
+                found.append(markdown(tables.FIGURES, rows) + origin(file))
     return "\n".join(found)
 
 

@@ -45,8 +45,9 @@ from torch.optim import Optimizer
 from trainers import losses, supervised
 from trainers.losses import auc, kl_per_image, says
 from trainers.passes import through
+from trainers.players import looking_on
 from trainers.pool import Pool
-from trainers.run import Run, looking_on
+from trainers.run import Run
 from trainers.supervised import SCHEDULES, adam, rate, require
 
 

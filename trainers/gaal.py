@@ -28,8 +28,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainers import supervised
+from trainers.players import looking_on
 from trainers.pool import Pool, normal
-from trainers.run import Run, looking_on
+from trainers.run import Run
 from trainers.supervised import adam, require
 
 

@@ -7,7 +7,6 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -20,6 +19,7 @@ from torch.optim import Optimizer
 
 from trainers.augment import AUGMENTS
 from trainers.compiled import faster
+from trainers.players import Idle, gradients, scale
 from trainers.pool import Pool, at, normal
 from trainers.ranks import ALONE, Ranks, agreed, average, least
 from trainers.seeds import Seed, generator, reseed
@@ -177,7 +177,7 @@ class Run:
         state.players.append((player, module, optimizer))
         optimizer.register_step_pre_hook(lambda *_: self._sign(player))
         if self.ranks.of > 1:
-            optimizer.register_step_pre_hook(lambda *_: average(self.ranks, _gradients(optimizer)))
+            optimizer.register_step_pre_hook(lambda *_: average(self.ranks, gradients(optimizer)))
         return wrapped, step
 
     def _name(self, module: nn.Module) -> str:
@@ -390,46 +390,6 @@ class Run:
         )
         os.replace(fresh, path)
         self._moment = time.monotonic()
-
-
-class Idle(Optimizer):
-    """The optimizer of a player that is frozen: it has nothing to move."""
-
-    def __init__(self) -> None:
-        super().__init__([nn.Parameter(torch.empty(0))], {})
-
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        pass
-
-
-def scale(factors: Mapping[nn.Module, float], optimizer: Optimizer) -> None:
-    """Parameters of some modules become groups of their own, in place: the rate times `lr_scale`, as timm calls it."""
-    own = {parameter: factor for module, factor in factors.items() for parameter in module.parameters()}
-    groups = []
-    for group in optimizer.param_groups:
-        for factor in dict.fromkeys(own.get(parameter, 1.0) for parameter in group["params"]):
-            mine = [parameter for parameter in group["params"] if own.get(parameter, 1.0) == factor]
-            groups.append({**group, "params": mine, "lr": factor * group["lr"], "lr_scale": factor})
-    optimizer.param_groups[:] = groups
-
-
-@contextmanager
-def looking_on(module: nn.Module) -> Iterator[None]:
-    """A player that only looks on: what passes through it inside gives its parameters no gradient."""
-    learns = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    for parameter in learns:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in learns:
-            parameter.requires_grad_(True)
-
-
-def _gradients(optimizer: Optimizer) -> list[Tensor]:
-    """Those of all that an optimizer moves."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    return [parameter.grad for parameter in parameters if parameter.grad is not None]
 
 
 def _bare(fabric: Fabric) -> bool:

@@ -35,8 +35,9 @@ from trainers import llal, losses
 from trainers.llal import Meeting
 from trainers.losses import auc, kl_per_image, says
 from trainers.passes import through
+from trainers.players import looking_on
 from trainers.pool import Pool, normal
-from trainers.run import Run, looking_on
+from trainers.run import Run
 from trainers.seeds import generator
 from trainers.supervised import adam, require
 

@@ -29,8 +29,9 @@ from trainers import losses, supervised
 from trainers.copies import one_copy
 from trainers.losses import auc, kl_per_image, says
 from trainers.passes import through
+from trainers.players import looking_on
 from trainers.pool import Pool
-from trainers.run import Run, looking_on
+from trainers.run import Run
 from trainers.supervised import adam, require
 
 

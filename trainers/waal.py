@@ -42,8 +42,9 @@ from torch.optim import SGD, Optimizer
 from trainers import supervised
 from trainers.losses import auc
 from trainers.passes import through
+from trainers.players import looking_on
 from trainers.pool import Pool
-from trainers.run import Run, looking_on
+from trainers.run import Run
 from trainers.supervised import SCHEDULES, adam, rate, require
 
 
