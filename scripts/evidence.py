@@ -7,6 +7,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -29,14 +30,23 @@ SHOWN = (*BASES, "badge", "vaal", "ta_vaal", "aral", "waal", "gaal", "bgadl", "c
 
 
 def parts(results: Path) -> list[Path]:
-    """The folders of the parts of the reference study that have been run."""
+    """The folders of the parts of the reference study of which a seed has been run."""
     there = [results / "reference" / name for name in PARTS]
-    return [directory for directory in there if (directory / "results.jsonl").exists()]
+    return [directory for directory in there if (directory / "results.jsonl").exists() and read(directory)]
+
+
+@cache
+def read(directory: Path) -> list[measures.Record]:
+    """The records of a part, of the seeds that all its learners have done."""
+    records = measures.read(directory / "results.jsonl")
+    runs = measures.complete(records)
+    done = [{*runs.get(learner, ())} for learner in measures.settings(directory)["learners"]]
+    return [record for record in records if all(record.seed in seeds for seeds in done)]
 
 
 def study(directory: Path) -> list[list[str]]:
     """One row for each learner that is not there as a control, best AUBC first. Differences are in points."""
-    records = measures.read(directory / "results.jsonl")
+    records = read(directory)
     splits = {split.learner: split for split in gains.gain_split(records) if split.own}
     against = {base: {row.learner: row for row in statistics.differences(records, base)} for base in BASES}
     beside = gains.controls(records)
@@ -78,7 +88,7 @@ def said(found: statistics.Difference | None, base: str) -> str:
 
 def about(directory: Path) -> str:
     """What a part is, what it was measured on, and how a row is run again."""
-    records = measures.read(directory / "results.jsonl")
+    records = read(directory)
     given = measures.settings(directory)
     first = json.loads((directory / "results.jsonl").read_text().partition("\n")[0])
     pool = f", a pool of {given['subset']:,}" if given.get("subset") else ""
@@ -99,7 +109,7 @@ def figure(directories: Sequence[Path]) -> bytes:
     """Learning curves of the entries, random, margin and badge, a panel for each part, as SVG."""
     plots = {}
     for directory in directories:
-        records = [record for record in measures.read(directory / "results.jsonl") if record.learner in SHOWN]
+        records = [record for record in read(directory) if record.learner in SHOWN]
         lines = sorted(lines_of(records, SHOWN), key=lambda line: SHOWN.index(line.learner))
         plots[f"{directory.name}: mean of seeds, 95 % interval"] = lines
     return panels(plots, (5, 4), "svg")
@@ -109,7 +119,7 @@ def overview(directories: Sequence[Path]) -> tuple[list[str], list[list[str]]]:
     """Columns and rows of all parts together: what each learner gains on random, best mean first, and the verdict."""
     gained: dict[str, dict[str, statistics.Difference]] = defaultdict(dict)
     for directory in directories:
-        records = measures.read(directory / "results.jsonl")
+        records = read(directory)
         beside = gains.controls(records)
         for row in statistics.differences(records, "random"):
             if row.learner not in beside:

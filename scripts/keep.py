@@ -19,11 +19,17 @@ LEFT_OUT = ("scores", "asked", "notes", "shown")  # of each record
 def keep(run: Path, place: Path) -> None:
     """From the folder of a run to its place."""
     report.write(run)
-    source, slash, _ = str(measures.settings(run)["data"]).rpartition("/")
+    data = measures.settings(run)["data"]
     texts = {file: (run / file).read_text() for file in ("study.toml", "table.md", "results.jsonl")}
     texts["results.jsonl"] = lighter(texts["results.jsonl"])
     for file, text in texts.items():
-        put(place / file, text.replace(source + slash, "folder:PATH/").encode() if slash else text.encode())
+        put(place / file, anywhere(text, data).encode())
+
+
+def anywhere(text: str, data: str) -> str:
+    """A text that does not tell in which folder these data lie."""
+    source, slash, _ = data.rpartition("/")
+    return text.replace(source + slash, "folder:PATH/") if slash else text
 
 
 def lighter(lines: str) -> str:

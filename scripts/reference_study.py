@@ -5,6 +5,8 @@ usage: reference_study.py tune    # a few settings of every learner, judged on a
        options: --part digits (one of PARTS; by default all in turn), --data mnist=folder:PATH (where it lies unpacked),
                 --learner aral (tune this one anew, beside what there is of the others), --workers 2, --device auto,
                 --minutes 150 (stop then, with status 75: the same command goes on), --work FOLDER,
+                --resume (go on from what --out has of this very study, on whatever machine it was run, and keep there
+                what has been done by the time it stops),
                 --size published (the papers' trunks, on a GPU), --out scripts/results
 
 Settings are chosen on images that are taken out of the pool, the test images unseen, with as many trials for everybody,
@@ -23,11 +25,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from keep import keep
+from keep import anywhere, keep
 from rich.console import Console
 
 from zoo.studies import engine, measures, statistics
 from zoo.studies.files import put
+from zoo.studies.records import append, records, unfinished
 from zoo.studies.study import Study, prepare
 
 ROOT = Path(__file__).parents[1]
@@ -70,6 +73,7 @@ def main() -> None:
     ask.add_argument("--learner", action="append")
     ask.add_argument("--data", action="append", default=[], metavar="NAME=folder:PATH")
     ask.add_argument("--minutes", type=float, default=float("inf"))
+    ask.add_argument("--resume", action="store_true")
     ask.add_argument("--workers", type=int)
     ask.add_argument("--device", default="auto")
     ask.add_argument("--size", choices=("narrow", "published"), default="narrow")
@@ -93,7 +97,7 @@ def main() -> None:
                     study = replace(study, learners=tuple(given.learner or study.learners))
                     tune(part, study, given.work, given.out, given.workers)
                 else:
-                    run(part, study, given.work, given.out, given.workers)
+                    run(part, study, given.work, given.out, given.workers, given.resume)
     except Enough:
         sys.stdout.write("not done yet; the same command goes on\n")
         sys.exit(GOES_ON)
@@ -115,10 +119,33 @@ def limited(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def run(part: str, study: Study, work: Path, out: Path, workers: int | None) -> None:
+def run(part: str, study: Study, work: Path, out: Path, workers: int | None, resume: bool = False) -> None:
     """The comparison of one part."""
-    directory = carried_out(study, work / part, workers)
-    keep(directory, out / "reference" / part)
+    directory, place = work / part, out / "reference" / part
+    if resume and place.exists():
+        take_up(prepare(study), directory, place)
+    try:
+        carried_out(study, directory, workers)
+    except Enough:
+        if resume and (directory / "results.jsonl").exists():
+            keep(directory, place)
+        raise
+    keep(directory, place)
+
+
+def take_up(study: Study, directory: Path, place: Path) -> None:
+    """Put the cells that are done, of those kept at `place`, into the folder of a run.
+
+    Raises FileExistsError where another study is kept there, or lies in the folder.
+    """
+    with engine.claimed(study, directory) as ours:
+        if (place / "study.toml").read_text() != anywhere(ours.toml(), ours.data):
+            raise FileExistsError(f"{place} keeps another study than {directory}. Give another --out, or no --resume")
+        left, kept = unfinished(ours, directory), records(place)
+        for cell in left:
+            if len(kept[cell]) > ours.rounds:
+                for record in kept[cell]:
+                    append(directory, record)
 
 
 def tune(part: str, study: Study, work: Path, out: Path, workers: int | None) -> None:

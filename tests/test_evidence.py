@@ -83,6 +83,20 @@ def test_all_parts_stand_side_by_side(evidence: ModuleType, tmp_path: Path) -> N
     assert evidence.figure(parts).count(b"mean of seeds") == 2
 
 
+def test_a_seed_counts_once_all_learners_have_it(evidence: ModuleType, tmp_path: Path) -> None:
+    directory = part(tmp_path)
+    path = directory / "results.jsonl"
+    *lines, last = path.read_text().splitlines(keepends=True)
+    assert json.loads(last)["seed"] == 2
+    path.write_text("".join(lines))
+    assert {record.seed for record in evidence.read(directory)} == {0, 1}
+    assert ", 2 seeds, " in evidence.about(directory)
+    path = part(tmp_path, "mnist") / "results.jsonl"
+    begun = [line for line in path.read_text().splitlines(keepends=True) if '"random", "seed": 0' not in line]
+    path.write_text("".join(line for line in begun if json.loads(line)["seed"] == 0))
+    assert evidence.parts(tmp_path) == [directory], "nothing is complete in the other"
+
+
 def game(**more: Any) -> dict[str, Any]:
     return {"data": "mnist", "entry": "vaal", "form": "ours", "missing": True, "seed": 0, "machine": "m", **more}
 

@@ -9,11 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from types import ModuleType
+from typing import Any
 
 import pytest
 
 import zoo
-from zoo.studies import gains, measures
+from zoo.studies import engine, gains, measures
 from zoo.studies.study import Study
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
@@ -82,6 +83,51 @@ def test_a_part_leaves_light_records_from_which_gains_are_split(script: ModuleTy
     split = {each.learner: each for each in gains.gain_split(records)}["llal"]
     assert split.training is not None
     assert split.elsewhere is not None
+
+
+def test_a_part_goes_on_from_what_was_kept_of_it_elsewhere(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, ran = tmp_path / "out", []
+    script.run("digits", tiny(), tmp_path / "here", out, 1)
+    kept = out / "reference" / "digits" / "results.jsonl"
+    whole = [json.loads(line) for line in kept.read_text().splitlines()]
+    lacking = [each for each in whole if (each["learner"], each["seed"], each["round"]) != ("llal", 1, 1)]
+    kept.write_text("".join(json.dumps(each) + "\n" for each in lacking))
+    run_cell = engine.run_cell
+
+    def noting(study: Study, folder: Path, name: str, seed: int, *more: Any) -> None:
+        ran.append((name, seed))
+        run_cell(study, folder, name, seed, *more)
+
+    monkeypatch.setattr(engine, "run_cell", noting)
+    script.run("digits", tiny(), tmp_path / "there", out, 1, resume=True)
+    assert ran == [("llal", 1)], "what of a cell was kept without what it asked is made anew"
+    again = [json.loads(line) for line in kept.read_text().splitlines()]
+    assert [each["accuracy"] for each in again] == [each["accuracy"] for each in whole]
+    with pytest.raises(FileExistsError, match="keeps another study"):
+        script.run("digits", replace(tiny(), budget=5), tmp_path / "other", out, 1, resume=True)
+    assert json.loads(kept.read_text().splitlines()[0]) == again[0]
+
+
+def test_what_is_done_when_the_minutes_are_over_is_kept(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_cell = engine.run_cell
+
+    def one(study: Study, folder: Path, name: str, seed: int, *more: Any) -> None:
+        if name == "margin":
+            raise script.Enough
+        run_cell(study, folder, name, seed, *more)
+
+    monkeypatch.setattr(engine, "run_cell", one)
+    place = tmp_path / "out" / "reference" / "digits"
+    with pytest.raises(script.Enough):
+        script.run("digits", tiny(), tmp_path / "work", tmp_path / "out", 1)
+    assert not place.exists(), "what is kept is a whole study, but for one that goes on from there"
+    with pytest.raises(script.Enough):
+        script.run("digits", tiny(), tmp_path / "work", tmp_path / "out", 1, resume=True)
+    assert {record.learner for record in measures.read(place / "results.jsonl")} == {"llal"}
 
 
 def test_a_kept_run_does_not_tell_where_the_images_lay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
