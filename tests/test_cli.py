@@ -290,6 +290,9 @@ def test_a_report_of_no_run_is_refused(made: bool, tmp_path: Path) -> None:
         (["digits", "--set", "margn.steps=3"], "Did you mean 'margin'?"),
         (["digits", "--set", "steps=3"], "NAME.key=value"),
         (["digits", "--set", "margin.steps"], "NAME.key=value"),
+        (["digits", "--set", "margin.=3"], "NAME.key=value"),
+        (["digits", "--set", "margin.query_settings={n=1}", "--set", "margin.query_settings.n=2"], "query_settings"),
+        (["digits", "--set", "badge.query_settings.temperature=2", "--learners", "badge"], "temperature"),
         (["digits", "--set", "margin.steps=-1"], "steps=-1"),
         (["digits", "--set", "margin.steps=1.5"], "steps=1.5"),
         (["digits", "--set", "margin.steps=many"], "steps='many'"),
@@ -498,3 +501,16 @@ def test_a_damaged_line_is_named_when_the_study_goes_on(tmp_path: Path) -> None:
     results = tmp_path / "o" / "results.jsonl"
     results.write_text("{damaged\n" + results.read_text())
     assert "line 1 is damaged" in refused(compare("digits", tmp_path / "o"))
+
+
+def test_how_a_learner_asks_is_a_table_of_its_own() -> None:
+    given = [
+        "*.query_settings.weight=1",
+        "a.query_settings.weight=2.5",
+        "a.query_settings.by=worst",
+        "b.trunk=timm/x.y",
+    ]
+    assert settings(given, ("a", "b")) == {
+        "a": {"query_settings": {"weight": 2.5, "by": "worst"}},
+        "b": {"query_settings": {"weight": 1}, "trunk": "timm/x.y"},
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
@@ -455,24 +456,30 @@ def default_learners() -> tuple[str, ...]:
 
 
 def settings(given: Sequence[str], learners: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """`NAME.key=value` lines as one table per learner; values are read as TOML, or else as words."""
+    """`NAME.key=value` lines as one table per learner, `NAME.query_settings.key=value` as one in it; the last counts.
+
+    Values are read as TOML, or else as words.
+    """
     from zoo.naming import hint
 
-    tables: dict[str, dict[str, Any]] = {}
+    lines: dict[str, dict[str, str]] = {}
     for line in given:
         path, equals, text = line.partition("=")
-        name, dot, key = path.rpartition(".")
-        if not equals or not dot:
+        name, _, key = path.partition(".")
+        if not equals or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key, re.ASCII):
             raise ValueError(f"--set {line!r} is not of the form NAME.key=value")
         if name != "*" and name not in learners:
             raise ValueError(f"--set {line!r}: {name!r} is not among the learners.{hint(name, learners)}")
         try:
-            value = tomllib.loads(f"value = {text}")["value"]
+            tomllib.loads(f"value = {text}")
         except tomllib.TOMLDecodeError:
-            value = text
+            text = json.dumps(text)
         for learner in learners if name == "*" else (name,):
-            tables.setdefault(learner, {})[key] = value
-    return tables
+            lines.setdefault(learner, {})[key] = text
+    return {
+        learner: tomllib.loads("\n".join(f"{key} = {text}" for key, text in each.items()))
+        for learner, each in lines.items()
+    }
 
 
 @contextmanager
