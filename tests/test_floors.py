@@ -30,6 +30,7 @@ SHARED = {
     "llal",
     "losses",
     "passes",
+    "players",
     "pool",
     "ranks",
     "run",
