@@ -30,9 +30,10 @@ SHOWN = (*BASES, "badge", "vaal", "ta_vaal", "aral", "waal", "gaal", "bgadl", "c
 
 
 def parts(results: Path) -> list[Path]:
-    """The folders of the parts of the reference study of which a seed has been run."""
+    """The folders of the parts of the reference study of which two seeds have been run: one has no interval."""
     there = [results / "reference" / name for name in PARTS]
-    return [directory for directory in there if (directory / "results.jsonl").exists() and read(directory)]
+    kept = [directory for directory in there if (directory / "results.jsonl").exists()]
+    return [directory for directory in kept if len({record.seed for record in read(directory)}) > 1]
 
 
 @cache

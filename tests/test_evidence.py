@@ -93,8 +93,8 @@ def test_a_seed_counts_once_all_learners_have_it(evidence: ModuleType, tmp_path:
     assert ", 2 seeds, " in evidence.about(directory)
     path = part(tmp_path, "mnist") / "results.jsonl"
     begun = [line for line in path.read_text().splitlines(keepends=True) if '"random", "seed": 0' not in line]
-    path.write_text("".join(line for line in begun if json.loads(line)["seed"] == 0))
-    assert evidence.parts(tmp_path) == [directory], "nothing is complete in the other"
+    path.write_text("".join(line for line in begun if json.loads(line)["seed"] < 2))
+    assert evidence.parts(tmp_path) == [directory], "one seed is complete in the other, and that has no interval"
 
 
 def game(**more: Any) -> dict[str, Any]:
