@@ -3,10 +3,12 @@
 usage: reference_study.py tune    # a few settings of every learner, judged on a validation split of the pool
        reference_study.py run     # the comparison itself, on the test images
        options: --part digits (one of PARTS; by default all in turn), --data mnist=folder:PATH (where it lies unpacked),
-                --learner aral (tune this one anew, beside what there is of the others), --workers 2, --device auto,
-                --minutes 150 (stop then, with status 75: the same command goes on), --work FOLDER,
+                --workers 2, --device auto, --work FOLDER,
+                --minutes 150 (stop then, with status 75: the same command goes on),
                 --resume (go on from what --out has of this very study, on whatever machine it was run, and keep there
                 what has been done by the time it stops),
+                --learner aral (tune this one anew, beside what there is of the others; run it and its controls anew,
+                with --resume, in another --work than before: its settings may have changed since),
                 --size published (the papers' trunks, on a GPU), --out scripts/results
 
 Settings are chosen on images that are taken out of the pool, the test images unseen, with as many trials for everybody,
@@ -20,7 +22,7 @@ import signal
 import sys
 import time
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -80,6 +82,8 @@ def main() -> None:
     ask.add_argument("--work", type=Path, default=ROOT / "build" / "reference", help="the runs themselves")
     ask.add_argument("--out", type=Path, default=ROOT / "scripts" / "results")
     given = ask.parse_args()
+    if given.what == "run" and given.learner and not given.resume:
+        ask.error("--learner runs a learner anew beside what is kept of the others: give --resume, too")
     elsewhere = dict(each.split("=", 1) for each in given.data)
     try:
         with limited(60 * given.minutes):
@@ -97,7 +101,9 @@ def main() -> None:
                     study = replace(study, learners=tuple(given.learner or study.learners))
                     tune(part, study, given.work, given.out, given.workers)
                 else:
-                    run(part, study, given.work, given.out, given.workers, given.resume)
+                    run(
+                        part, study, given.work, given.out, given.workers, resume=given.resume, anew=given.learner or ()
+                    )
     except Enough:
         sys.stdout.write("not done yet; the same command goes on\n")
         sys.exit(GOES_ON)
@@ -119,11 +125,20 @@ def limited(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def run(part: str, study: Study, work: Path, out: Path, workers: int | None, resume: bool = False) -> None:
-    """The comparison of one part."""
+def run(
+    part: str,
+    study: Study,
+    work: Path,
+    out: Path,
+    workers: int | None,
+    *,
+    resume: bool = False,
+    anew: Collection[str] = (),
+) -> None:
+    """The comparison of one part; if it is to resume, without what is kept of it, but for the learners anew."""
     directory, place = work / part, out / "reference" / part
     if resume and place.exists():
-        take_up(prepare(study), directory, place)
+        take_up(prepare(study), directory, place, anew)
     try:
         carried_out(study, directory, workers)
     except Enough:
@@ -133,17 +148,29 @@ def run(part: str, study: Study, work: Path, out: Path, workers: int | None, res
     keep(directory, place)
 
 
-def take_up(study: Study, directory: Path, place: Path) -> None:
-    """Put the cells that are done, of those kept at `place`, into the folder of a run.
+def take_up(study: Study, directory: Path, place: Path, anew: Collection[str]) -> None:
+    """Put the cells that are done, of those kept at `place`, into the folder of a run, but for the learners anew.
 
     Raises FileExistsError where another study is kept there, or lies in the folder.
     """
+
+    def again(learner: str) -> bool:
+        return not {*anew}.isdisjoint(learner.split("+"))
+
     with engine.claimed(study, directory) as ours:
-        if (place / "study.toml").read_text() != anywhere(ours.toml(), ours.data):
+        here, there = (
+            tomllib.loads(text) for text in (anywhere(ours.toml(), ours.data), (place / "study.toml").read_text())
+        )
+        mine, theirs = here.pop("learner"), there.pop("learner")
+        if here != there or mine.keys() != theirs.keys():
             raise FileExistsError(f"{place} keeps another study than {directory}. Give another --out, or no --resume")
+        if moved := [name for name in mine if mine[name] != theirs[name] and not again(name)]:
+            raise FileExistsError(
+                f"{place} keeps {', '.join(moved)} with other settings. Run them anew: --learner NAME"
+            )
         left, kept = unfinished(ours, directory), records(place)
         for cell in left:
-            if len(kept[cell]) > ours.rounds:
+            if len(kept[cell]) > ours.rounds and not again(cell[0]):
                 for record in kept[cell]:
                     append(directory, record)
 

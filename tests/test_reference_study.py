@@ -45,6 +45,11 @@ def tiny() -> Study:
     )
 
 
+def kept_lines(place: Path) -> list[tuple[Any, ...]]:
+    lines = [json.loads(line) for line in (place / "results.jsonl").read_text().splitlines()]
+    return [(each["learner"], each["seed"], each["round"], each["accuracy"], each["network"]) for each in lines]
+
+
 def test_every_learner_of_the_study_has_as_many_trials_the_first_is_the_default(script: ModuleType) -> None:
     trials = tomllib.loads((SCRIPTS / "trials.toml").read_text())
     learners = {name for study in script.PARTS.values() for name in study.learners}
@@ -108,6 +113,34 @@ def test_a_part_goes_on_from_what_was_kept_of_it_elsewhere(
     with pytest.raises(FileExistsError, match="keeps another study"):
         script.run("digits", replace(tiny(), budget=5), tmp_path / "other", out, 1, resume=True)
     assert json.loads(kept.read_text().splitlines()[0]) == again[0]
+
+
+def test_a_learner_is_run_anew_beside_what_was_kept_of_the_others(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    script.run("digits", tiny(), tmp_path / "here", out, 1)
+    kept = out / "reference" / "digits"
+    before = kept_lines(kept)
+    slower = {name: {**of, "lr": 0.05} if name == "llal" else of for name, of in tiny().settings.items()}
+    moved = replace(tiny(), settings=slower)
+    with pytest.raises(FileExistsError, match=r"llal, llal\+random, plain\+llal with other settings"):
+        script.run("digits", moved, tmp_path / "refused", out, 1, resume=True)
+    assert kept_lines(kept) == before
+    ran, run_cell = set(), engine.run_cell
+
+    def noting(study: Study, folder: Path, name: str, seed: int, *more: Any) -> None:
+        ran.add(name)
+        run_cell(study, folder, name, seed, *more)
+
+    monkeypatch.setattr(engine, "run_cell", noting)
+    script.run("digits", moved, tmp_path / "there", out, 1, resume=True, anew=["llal"])
+    assert ran == {"llal", "llal+random", "plain+llal"}
+    after = kept_lines(kept)
+    assert {name for name, *_ in before} == {name for name, *_ in after}
+    assert [line for line in after if line[0] not in ran] == [line for line in before if line[0] not in ran]
+    assert [line for line in after if line[0] in ran] != [line for line in before if line[0] in ran]
+    assert tomllib.loads((kept / "study.toml").read_text())["learner"]["llal"]["lr"] == 0.05
 
 
 def test_what_is_done_when_the_minutes_are_over_is_kept(
