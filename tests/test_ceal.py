@@ -12,7 +12,7 @@ from torch import nn
 
 import zoo
 from trainers import ceal
-from trainers.pool import Pool, normal
+from trainers.pool import VALUES, Pool, normal
 from trainers.run import Run
 from zoo.entries.ceal import believed, doubt, precision
 from zoo.nets.belief import Belief
@@ -313,7 +313,7 @@ def test_beliefs_depend_neither_on_the_batch_nor_on_the_order_of_the_pool(monkey
     task = nn.Sequential(parts["trunk"], parts["head"])
     indices, guesses = ceal.believe(Run(pool), pool, task, parts["belief"])
     assert 3 < len(indices) < len(pool.unlabeled)
-    monkeypatch.setattr(ceal, "VALUES", 3 * 64)
+    monkeypatch.setitem(VALUES, "cpu", 3 * 64)
     again = ceal.believe(Run(pool), pool, task, parts["belief"])
     assert torch.equal(indices, again[0])
     assert torch.equal(guesses, again[1])

@@ -31,11 +31,9 @@ import torch
 from torch import Tensor, nn
 
 from trainers import supervised
-from trainers.pool import Pool, normal
+from trainers.pool import Pool, normal, portions
 from trainers.run import Run
 from trainers.supervised import learn, require
-
-VALUES = 2**22  # pixels and channels that are judged at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,8 +105,8 @@ def believe(run: Run, pool: Pool, task: nn.Module, belief: nn.Module) -> tuple[T
         return unlabeled[:0], unlabeled[:0]
     modes = [(module, module.training) for module in task.modules()]
     task.eval()
-    chunks = unlabeled.split(max(1, min(1024, VALUES // pool.images[0].numel())))
-    sure, guess = belief(torch.cat([task(normal(pool.take(i).to(run.device))) for i in chunks]))
+    images = (pool.take(i).to(run.device) for i in portions(pool, unlabeled, run.device))
+    sure, guess = belief(torch.cat([task(normal(x)) for x in images]))
     for module, mode in modes:
         module.training = mode
     return unlabeled[sure.cpu()], guess[sure].cpu()

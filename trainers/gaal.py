@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from trainers import supervised
 from trainers.players import looking_on
-from trainers.pool import Pool, normal
+from trainers.pool import Pool, normal, portions
 from trainers.run import Run
 from trainers.supervised import adam, require
 
@@ -118,7 +118,8 @@ def features(pool: Pool, trunk: nn.Module, device: torch.device) -> Tensor:
     """What the trunk, which an SVM does not train, makes of the labeled images: (l d) on the CPU."""
     trunk.eval()
     with torch.no_grad():
-        return torch.cat([trunk(normal(pool.take(i).to(device))).float().cpu() for i in pool.labeled.split(1024)])
+        images = (pool.take(i).to(device) for i in portions(pool, pool.labeled, device))
+        return torch.cat([trunk(normal(x)).float().cpu() for x in images])
 
 
 def svm(x: Tensor, y: Tensor, classes: int, slack: float) -> tuple[Tensor, Tensor]:

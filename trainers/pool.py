@@ -14,6 +14,7 @@ from torch import Tensor
 
 from trainers import bounds
 
+VALUES = {"cpu": 2**18, "cuda": 2**22}  # pixels and channels that go through a network at once
 UNKNOWN = -1
 
 Oracle = Callable[[Tensor], Tensor]  # indices int64 (n,) -> labels (n,); UNKNOWN where it cannot tell
@@ -265,6 +266,12 @@ def at(images: Tensor, indices: Tensor) -> Tensor:
     found = images.permute(0, 2, 3, 1).index_select(0, indices.to(images.device)).permute(0, 3, 1, 2)
     bounds.relieve()
     return found
+
+
+def portions(pool: Pool, indices: Tensor, device: torch.device, size: int | None = None) -> tuple[Tensor, ...]:
+    """Indices (n,) as they go through a network together where none learns; `size` of them, or what is fastest."""
+    size = size or max(1, min(1024, VALUES[device.type] // max(1, pool.images[:1].numel())))
+    return indices.split(size) if len(indices) else ()
 
 
 def normal(images: Tensor) -> Tensor:

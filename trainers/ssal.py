@@ -54,7 +54,7 @@ from trainers.pool import Pool
 from trainers.run import Run
 from trainers.supervised import optimizer, rate, require
 
-LOOK = 512  # images that are looked at together for their features
+LOOK = 256  # images that are looked at together for their features
 
 
 @dataclass(frozen=True, kw_only=True)

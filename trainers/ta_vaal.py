@@ -36,12 +36,10 @@ from trainers.llal import Meeting
 from trainers.losses import auc, kl_per_image, says
 from trainers.passes import through
 from trainers.players import looking_on
-from trainers.pool import Pool, normal
+from trainers.pool import Pool, normal, portions
 from trainers.run import Run
 from trainers.seeds import generator
 from trainers.supervised import adam, require
-
-AT_ONCE = 2**22  # pixels and channels that go through the frozen networks at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,10 +124,9 @@ def train(
 
 def predict(run: Run, pool: Pool, meeting: Meeting) -> Tensor:
     """What the frozen ranker predicts for every image of the pool, real or made: (n,)."""
-    size = max(1, min(1024, AT_ONCE // pool.images[:1].numel()))
     meeting.eval()
     with torch.no_grad(), run.fabric.autocast():
-        images = (pool.take(i).to(run.device) for i in torch.arange(len(pool.labels)).split(size))
+        images = (pool.take(i).to(run.device) for i in portions(pool, torch.arange(len(pool.labels)), run.device))
         predicted = torch.cat([meeting(normal(x))[1] for x in images])
     meeting.train()
     return predicted.cpu()

@@ -12,13 +12,12 @@ from torch import Generator, Tensor, nn
 from torch.nn.modules.dropout import Dropout, _DropoutNd
 
 from trainers import bounds
-from trainers.pool import Pool, normal
+from trainers.pool import Pool, normal, portions
 from trainers.ranks import ALONE, Ranks, joined
 from trainers.seeds import Seed, generator
 
 T = TypeVar("T")
 
-VALUES = {"cpu": 2**20, "cuda": 2**22}  # pixels and channels that go through a network at once
 ROWS = 2**16  # images whose features go through a head at once
 
 
@@ -69,10 +68,9 @@ class Scan:
         gradient: whether the view may ask for gradients.
         """
         of = self.pool.unlabeled if of is None else of
-        size = size or max(1, min(1024, VALUES[self.device.type] // max(1, self.pool.images[:1].numel())))
         half, low = self.precision == "bf16-mixed", (self.device.type, torch.bfloat16)
         with evaluating(self.parts), torch.set_grad_enabled(gradient), torch.autocast(*low, enabled=half):
-            batches = of.split(size) if len(of) else ()
+            batches = portions(self.pool, of, self.device, size)
             parts = [batches[part] for part in self.ranks.parts(len(batches))]
             mine, lengths = parts[self.ranks.number], [sum(map(len, part)) for part in parts]
             seen: Iterator[Tensor] = (view(normal(self.pool.take(i).to(self.device))).float() for i in mine)
