@@ -93,7 +93,8 @@ def about(directory: Path) -> str:
     given = measures.settings(directory)
     first = json.loads((directory / "results.jsonl").read_text().partition("\n")[0])
     pool = f", a pool of {given['subset']:,}" if given.get("subset") else ""
-    thinned = f" before it is thinned out, {given['imbalance']}" if given.get("imbalance") else ""
+    if given.get("imbalance"):
+        pool += f" before it is thinned out, {given['imbalance']}"
     counts = sorted({record.labels for record in records})
     seeds = len({record.seed for record in records})
     options = {
@@ -101,7 +102,7 @@ def about(directory: Path) -> str:
     }
     again = " ".join(f"--{name} {value}" for name, value in options.items())
     return (
-        f"{directory.name}: {counts[0]} to {counts[-1]} labels in {len(counts) - 1} rounds, {seeds} seeds{pool}{thinned}; "
+        f"{directory.name}: {counts[0]} to {counts[-1]} labels in {len(counts) - 1} rounds, {seeds} seeds{pool}; "
         f"{first['machine']}, torch {first['versions']['torch']}, commit {str(first['commit'])[:7]}. Again: "
         f"`alzoo compare {given['data']} --learners NAME,random {again}`"
     )

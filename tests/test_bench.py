@@ -16,7 +16,7 @@ from zoo.bench import Case, Figure, growth, measure, plain, queries, tables
 from zoo.bench.queries import Form, Size, agree, asking, made_up
 from zoo.cli import app
 from zoo.queries import QUERIES
-from zoo.query import affordable
+from zoo.register import affordable
 
 ROOT = Path(__file__).parents[1]
 SMALL = Size(120, 5, 10, d=8)

@@ -27,8 +27,8 @@ from zoo.naming import whole
 from zoo.nets.common import Shape
 from zoo.nets.trunk import freeze
 from zoo.parts import adopt, placed, put
-from zoo.query import Query, affordable
-from zoo.register import known
+from zoo.query import Query
+from zoo.register import affordable, known
 from zoo.room import holdable
 from zoo.scan import Scan, dropouts, evaluating
 from zoo.selection import Selection

@@ -46,20 +46,6 @@ class Query:
         return options(self.ask)
 
 
-def affordable(query: Query, u: int, settings: Mapping[str, Any]) -> None:
-    """Raise ValueError for more unlabeled images than a query that compares all pairs takes: its setting `largest`."""
-    largest = {**query.settings, **settings}.get("largest", u)
-    if u > largest:
-        from zoo.register import queries
-
-        others = ", ".join(other.name for other in queries().values() if "largest" not in other.settings)
-        raise ValueError(
-            f"the query {query.name!r} compares all pairs of images, and {u:,} unlabeled ones are more than its "
-            f"largest={largest:,}: time grows with the square. Linear in the pool are {others}. "
-            f"To let it run all the same: query_settings={{'largest': {u}}}"
-        )
-
-
 def shuffled(query: Query) -> Query:
     """The control of a query: its very scores, but each for an image drawn at random among the unlabeled.
 

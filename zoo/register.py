@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Literal
+from typing import Any, Literal
 
 from zoo.entries import ENTRIES
 from zoo.entry import Entry
@@ -66,3 +66,15 @@ def find(name: str | Entry | Query, query: str | Query | None = None) -> tuple[s
 
 def _shuffled(called: str, entry: Entry, query: Query) -> tuple[str, Entry, Query]:
     return f"{called}{SHUFFLED}", entry, shuffled(query)
+
+
+def affordable(query: Query, u: int, settings: Mapping[str, Any]) -> None:
+    """Raise ValueError for more unlabeled images than a query that compares all pairs takes: its setting `largest`."""
+    largest = {**query.settings, **settings}.get("largest", u)
+    if u > largest:
+        others = ", ".join(other.name for other in queries().values() if "largest" not in other.settings)
+        raise ValueError(
+            f"the query {query.name!r} compares all pairs of images, and {u:,} unlabeled ones are more than its "
+            f"largest={largest:,}: time grows with the square. Linear in the pool are {others}. "
+            f"To let it run all the same: query_settings={{'largest': {u}}}"
+        )

@@ -17,7 +17,7 @@ from torch import Tensor
 from zoo.bench import Growth, timed
 from zoo.bench.queries import SETTINGS, Size, into, made_up
 from zoo.queries import QUERIES
-from zoo.query import affordable
+from zoo.register import affordable
 
 POOLS = (10_000, 100_000, 1_000_000)
 PATIENCE = 60.0  # seconds that a query may be expected to take at the next size
