@@ -14,7 +14,7 @@ from typing import Any
 
 from reference_study import PARTS
 
-from zoo.studies import gains, measures, statistics
+from zoo.studies import gains, measures, reproduce, statistics
 from zoo.studies.curves import lines_of, panels
 from zoo.studies.measures import Interval
 from zoo.studies.words import percent, seconds
@@ -26,6 +26,7 @@ STUDY = (
 )
 GAME = ("entry", "what", "digits", "mnist", "cifar10")
 DATA = GAME[2:]
+PUBLISHED = ("run", "published curve", "ours", "labels", "published, %", "ours, %", "read")
 SHOWN = (*BASES, "badge", "vaal", "ta_vaal", "aral", "waal", "gaal", "bgadl", "ceal", "ssal")  # in the figure
 
 
@@ -137,6 +138,30 @@ def overview(directories: Sequence[Path]) -> tuple[list[str], list[list[str]]]:
     names = [directory.name for directory in directories]
     rows = [[who, *(told(gained[who].get(name)) for name in names)] for who in sorted(gained, key=mean, reverse=True)]
     return ["to random, points of AUBC", *names], rows
+
+
+def reproduced(results: Path) -> list[tuple[list[list[str]], str]]:
+    """Of every run of a published protocol: its published curves beside ours, and what is not as published.
+
+    A curve is a row: at the fewest labels that both have been at, and at the most.
+    """
+    found = []
+    for directory in sorted(path.parent for path in (results / "published").glob("*/results.jsonl")):
+        given, records = measures.settings(directory), measures.read(directory / "results.jsonl")
+        name = f"[{directory.name}](scripts/results/published/{directory.name}/table.md)"
+        rows = []
+        for beside in reproduce.beside(given, records):
+            both = [(at, theirs, ours) for at, theirs, ours in beside.numbers if ours is not None]
+            if both:
+                ends = both[:1] if len(both) == 1 else (both[0], both[-1])
+                labels, theirs, ours = zip(*ends, strict=True)
+                who = (name, beside.published.name, str(beside.published.learner))
+                cells = (map("{:,}".format, labels), (f"{100 * value:.1f}" for value in theirs), map(percent, ours))
+                rows += [[*who, *(", ".join(each) for each in cells), beside.published.read]]
+        seeds = len({record.seed for record in records})
+        notes = "; ".join(note.removeprefix("Not as published: ").rstrip(".") for note in given.get("notes", ()))
+        found += [(rows, f"{directory.name}, {seeds} seeds: {notes}.")]
+    return found
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@
 
 `scripts/results/README.md` has all of them. Between `<!-- bench -->` and `<!-- /bench -->` of the README stands the
 work of which something is required, and nothing else; between `<!-- scale -->` and `<!-- /scale -->` what a pool larger
-than memory takes; between those of `study` and `games` what the entries are worth. A figure is read nowhere else.
+than memory takes; between those of `study`, `games` and `published` what the entries are worth. A figure is read
+nowhere else.
 """
 
 import json
@@ -117,6 +118,13 @@ def games(results: Path) -> str:
     return f"{markdown(evidence.GAME, evidence.games(lines))}\n{seeds} seeds. {lines[0]['machine']}.\n"
 
 
+def published(results: Path) -> str:
+    """Published protocols that have been run, each curve beside ours, and what is not as published."""
+    runs = evidence.reproduced(results)
+    notes = "".join(f"- {note}\n" for _, note in runs)
+    return f"{markdown(evidence.PUBLISHED, [row for rows, _ in runs for row in rows])}\nNot as published:\n\n{notes}"
+
+
 def written(text: str, results: Path = RESULTS) -> str:
     """The README with its tables as the files say. Raises ValueError where it has no place for one."""
     found = {"bench": figures(results, required=True)}
@@ -126,6 +134,8 @@ def written(text: str, results: Path = RESULTS) -> str:
         found["study"] = study(results)
     if (results / "games.jsonl").exists():
         found["games"] = games(results)
+    if (results / "published").exists():
+        found["published"] = published(results)
     for name, table in found.items():
         place = re.compile(f"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
         if len(places := list(place.finditer(text))) != 1:

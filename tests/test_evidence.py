@@ -122,15 +122,45 @@ def test_every_row_is_a_number_of_a_game_that_is_played(evidence: ModuleType) ->
     assert {(row.entry, row.form, row.missing) for row in evidence.GAMES} <= played
 
 
+def reproduction(results: Path) -> Path:
+    """A run of waal-cifar10 at 2,000 and 4,000 labels, and at 5,000, where nothing was published."""
+    directory = results / "published" / "waal-cifar10-small"
+    directory.mkdir(parents=True)
+    kept = part(results / "elsewhere") / "results.jsonl"
+    lines = [json.loads(line) for line in kept.read_text().splitlines()]
+    for line in lines:
+        line["labels"] = (2000, 4000)[line["round"]]
+    lines += [{**line, "labels": 5000, "round": 2} for line in lines if line["round"]]
+    (directory / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    notes = '["Not as published: waal.steps = 9.", "Not as published: seeds = 3, not 5."]'
+    study = ('protocol = "waal-cifar10"', 'data = "cifar10"', 'learners = ["waal", "waal+random"]', f"notes = {notes}")
+    (directory / "study.toml").write_text("\n".join(study))
+    return directory
+
+
+def test_a_published_curve_stands_beside_ours_where_both_have_been(evidence: ModuleType, tmp_path: Path) -> None:
+    reproduction(tmp_path)
+    (([row], note),) = evidence.reproduced(tmp_path)
+    name, curve, ours, labels, published, accuracy, read = row
+    assert name == "[waal-cifar10-small](scripts/results/published/waal-cifar10-small/table.md)"
+    assert (curve, ours, labels) == ("the released code again", "waal", "2,000, 4,000")
+    assert (published, read) == ("67.9, 76.0", "third party")
+    assert [each[:7] for each in accuracy.split(", ")] == ["70.10 ±", "70.10 ±"]
+    assert note == "waal-cifar10-small, 3 seeds: waal.steps = 9; seeds = 3, not 5."
+
+
 @pytest.mark.usefixtures("evidence")
 def test_the_readme_gets_what_there_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     readme_tables = importlib.import_module("readme_tables")
     monkeypatch.setattr(readme_tables, "figures", lambda *_, **__: "none\n")
     part(tmp_path)
     (tmp_path / "games.jsonl").write_text(json.dumps(game(numbers={"novelty": 0.8})) + "\n")
-    page = "".join(f"<!-- {name} -->\n<!-- /{name} -->\n" for name in ("bench", "study", "games"))
+    reproduction(tmp_path)
+    page = "".join(f"<!-- {name} -->\n<!-- /{name} -->\n" for name in ("bench", "study", "games", "published"))
     text = readme_tables.written(page, tmp_path)
     assert "![learning curves](scripts/results/reference/curves.svg)" in text
     assert "| waal | 70.10" in text
     assert "| vaal | novelty, AUC | – | 0.8 | – |" in text
     assert "1 seeds. m." in text
+    assert "| 67.9, 76.0 |" in text
+    assert "Not as published:\n\n- waal-cifar10-small, 3 seeds" in text
