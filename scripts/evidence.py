@@ -159,9 +159,20 @@ def reproduced(results: Path) -> list[tuple[list[list[str]], str]]:
                 cells = (map("{:,}".format, labels), (f"{100 * value:.1f}" for value in theirs), map(percent, ours))
                 rows += [[*who, *(", ".join(each) for each in cells), beside.published.read]]
         seeds = len({record.seed for record in records})
-        notes = "; ".join(note.removeprefix("Not as published: ").rstrip(".") for note in given.get("notes", ()))
-        found += [(rows, f"{directory.name}, {seeds} seeds: {notes}.")]
+        notes = [note.removeprefix("Not as published: ").rstrip(".") for note in given.get("notes", ())]
+        found += [(rows, f"{directory.name}, {seeds} seeds: {'; '.join(shared(notes, given['learners']))}.")]
     return found
+
+
+def shared(notes: Sequence[str], learners: Sequence[str]) -> list[str]:
+    """Notes, those that are the same for every learner said once: `*.steps = 9`."""
+
+    def brief(note: str) -> str:
+        who, _, what = note.partition(".")
+        same = who in learners and all(f"{learner}.{what}" in notes for learner in learners)
+        return f"*.{what}" if same else note
+
+    return list(dict.fromkeys(map(brief, notes)))
 
 
 @dataclass(frozen=True)
