@@ -272,7 +272,7 @@ def test_power_bald_draws_in_proportion():
     counts = torch.zeros(36)
     for seed in range(400):
         s.seed = seed
-        s.draws = lambda t, s=s: scan_draws(s, t)
+        s.draws = lambda t, of=None, s=s: scan_draws(s, t)  # noqa: ARG005
         counts[queries()["power_bald"].ask(s, 1, draws=10).positions] += 1
     expected = 400 * bald / bald.sum()
     chi = ((counts - expected).square() / expected).sum().item()

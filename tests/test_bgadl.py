@@ -362,6 +362,17 @@ def test_a_subset_is_drawn_and_the_best_of_it_asked():
     assert len(set(learner.select(pool, len(pool.unlabeled)))) == len(whole.pool.unlabeled)
 
 
+def test_what_is_not_in_the_subset_is_not_looked_at():
+    pool = random_pool()
+    learner = tiny(pool, query_settings={"subset": 9})
+    whole, seen = posterior(learner.scan(pool), 20).bald, []
+    learner.parts["trunk"].register_forward_hook(lambda _, __, out: seen.append(len(out)))
+    asked = learner.select(pool, 4)
+    assert set(seen) == {9}
+    at = [pool.unlabeled.tolist().index(i) for i in asked.indices.tolist()]
+    assert torch.allclose(asked.scores, whole[at], atol=1e-6)
+
+
 # The networks
 
 

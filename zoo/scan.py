@@ -127,19 +127,29 @@ class Scan:
         """(u k), rows sum to one."""
         return self.logits.softmax(1)
 
-    def draws(self, t: int) -> Iterator[Tensor]:
+    def drawn(self, n: int, subset: int) -> Tensor:
+        """The positions, ascending, of the unlabeled images to look at: all, or `subset` of them (n at least)."""
+        if subset < 0:
+            raise ValueError(f"subset={subset} must be at least 0, where 0 means the whole pool")
+        u = len(self.pool.unlabeled)
+        order = torch.randperm(u, generator=self.generator("subset"))
+        return order[: max(subset, n) if subset else u].sort().values
+
+    def draws(self, t: int, of: Tensor | None = None) -> Iterator[Tensor]:
         """Log-probabilities (u k) under `t` dropout masks of every member, one after the other; nothing else is random.
 
-        A member without dropout gives one draw. A mask is the same for all images (Kirsch et al. 2019 call it
-        consistent), so that draws can be joined across images, and neither the batch nor the pool's order plays a role.
+        of: other indices into the pool than all unlabeled ones. A member without dropout gives one draw. A mask is the
+        same for all images (Kirsch et al. 2019 call it consistent), so that draws can be joined across images, and
+        neither the batch nor the pool's order plays a role.
         """
         if t < 1:
             raise ValueError(f"draws={t} must be at least 1")
         for m, (trunk, head) in enumerate(self.members):
-            features = None if dropouts(trunk) else self.features if m == 0 else self.each(trunk)
+            kept = m == 0 and of is None
+            features = None if dropouts(trunk) else self.features if kept else self.each(trunk, of)
             for draw in range(t if dropouts(trunk, head) else 1):
                 with dropping(self.generator(f"member {m} draw {draw}"), trunk, head):
-                    seen = self.each(trunk) if features is None else features
+                    seen = self.each(trunk, of) if features is None else features
                     log = torch.cat(self.through(head, seen)).log_softmax(1)
                 yield log
 

@@ -51,16 +51,15 @@ def ask(scan: Scan, n: int, *, draws: int = 20, subset: int = 0) -> Asked:
     """
     if draws < 2:
         raise ValueError(f"draws={draws}: two draws at least are needed to disagree")
-    masks = scan.draws(draws)
+    some = scan.drawn(n, subset)
+    of = scan.pool.unlabeled[some] if subset else None
+    masks = scan.draws(draws, of)
     first = next(masks)
     if all(torch.equal(first, other) for other in masks):  # the second differs, unless something is wrong
         raise RuntimeError("dropout makes no difference to any image, so BALD is zero everywhere. Raise dropout")
-    seen = posterior(scan, draws)
-    u = len(seen.bald)
-    some = torch.randperm(u, generator=scan.generator("subset"))[: max(n, subset) if subset else u].sort().values
-    some = some.to(scan.device)
-    asked = top(seen.bald[some], n, BALD=seen.bald[some], disagreement=against(seen)[some])
-    return Asked(some[asked.positions], asked.scores, asked.detail)
+    seen = posterior(scan, draws, of)
+    asked = top(seen.bald, n, BALD=seen.bald, disagreement=against(seen))
+    return Asked(some.to(asked.positions.device)[asked.positions], asked.scores, asked.detail)
 
 
 def against(seen: Posterior) -> Tensor:
@@ -78,7 +77,8 @@ def diagnose(scan: Scan, held_out: Tensor) -> dict[str, float]:
     of that class; neighbour_real: the same of a labeled image, the best to be hoped for. 1 / classes is chance.
     active_units: latent units whose mean varies by more than 0.01 over held-out images, of `latent_units`.
     real_told, made_told: how often the discriminator is right about held-out images, and about made ones.
-    bald: nats per unlabeled image; disagreement: the share of draws against the most frequent one. 20 draws.
+    bald: nats per unlabeled image; disagreement: the share of draws against the most frequent one. 20 draws, of up to
+    1,000 unlabeled images.
     """
     parts, known = scan.parts, scan.pool.labeled
     known = known[torch.randperm(len(known), generator=scan.generator("diagnose"))[:SOME]]
@@ -86,7 +86,7 @@ def diagnose(scan: Scan, held_out: Tensor) -> dict[str, float]:
     fresh = held(scan, held_out)
     mu, logvar = scan.each(lambda x: torch.stack(encoder(x), 1), of=known).unbind(1)
     seen = fresh.each(lambda x: encoder(x)[0])
-    opinions = posterior(scan, DRAWS)
+    opinions = posterior(scan, DRAWS, scan.pool.unlabeled[scan.drawn(1, SOME)])
     out = normal(held_out.to(scan.device))
     error = fresh.each(lambda x: rebuild(parts, x)) - out
     real = torch.cat([out, out])[torch.randperm(2 * len(out))[:SOME]]

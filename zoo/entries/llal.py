@@ -36,19 +36,10 @@ def ranker(trunk: nn.Module, shape: Shape, width: int) -> Ranker:
 
 def ask(scan: Scan, n: int, *, subset: int = 0) -> Asked:
     """Ask for the largest predicted losses. subset: look at so many images only, drawn anew each round; 0: at all."""
-    some = draw(scan, n, subset)
+    some = scan.drawn(n, subset)
     predicted = scan.each(lambda x: predict(scan.parts, x), of=scan.pool.unlabeled[some])
     asked = top(predicted, n, loss=predicted)
     return Asked(some.to(asked.positions.device)[asked.positions], asked.scores, asked.detail)
-
-
-def draw(scan: Scan, n: int, subset: int) -> Tensor:
-    """The positions, ascending, of the unlabeled images to look at: all, or `subset` of them (n at least)."""
-    if subset < 0:
-        raise ValueError(f"subset={subset} must be at least 0, where 0 means the whole pool")
-    u = len(scan.pool.unlabeled)
-    order = torch.randperm(u, generator=scan.generator("subset"))
-    return order[: max(subset, n) if subset else u].sort().values
 
 
 def predict(parts: Parts, x: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from zoo import diagnosis
 from zoo.entries.llal import build as build_ranked
 from zoo.entries.llal import diagnose as diagnose_ranker
 from zoo.entries.llal import doubt as doubt_ranker
-from zoo.entries.llal import draw, predict
+from zoo.entries.llal import predict
 from zoo.entry import Entry, Parts, Preset
 from zoo.nets.common import Shape
 from zoo.nets.critic import Critic
@@ -49,7 +49,7 @@ def ask(scan: Scan, n: int, *, subset: int = 0) -> Asked:
 
     subset: look at so many images only, drawn anew each round; 0: at all.
     """
-    some = draw(scan, n, subset)
+    some = scan.drawn(n, subset)
     logit, rank = scan.each(lambda x: torch.stack(judge(scan.parts, x), 1), of=scan.pool.unlabeled[some]).unbind(1)
     asked = top(-logit, n, D=logit.sigmoid(), rank=rank)
     return Asked(some.to(asked.positions.device)[asked.positions], asked.scores, asked.detail)

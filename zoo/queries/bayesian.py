@@ -40,11 +40,12 @@ class Posterior:
         return entropy(self.mean) - self.entropy
 
 
-def posterior(scan: Scan, draws: int) -> Posterior:
-    """Sum up that many dropout masks of every member."""
-    mean, square, votes = (torch.zeros_like(scan.probs) for _ in range(3))
+def posterior(scan: Scan, draws: int, of: Tensor | None = None) -> Posterior:
+    """Sum up that many dropout masks of every member. of: other indices into the pool than all unlabeled ones."""
+    shape = len(scan.pool.unlabeled if of is None else of), scan.pool.classes
+    mean, square, votes = (torch.zeros(shape, device=scan.device) for _ in range(3))
     unsure, t = torch.zeros_like(mean[:, 0]), 0
-    for log in scan.draws(draws):
+    for log in scan.draws(draws, of):
         t += 1
         p = log.exp()
         mean += p
