@@ -266,6 +266,12 @@ def test_batch_bald_keeps_to_its_memory():
         queries()["batch_bald"].ask(s, 5, memory_mib=0)
 
 
+@pytest.mark.parametrize("name", ["mean_std", "variation_ratio", "bald", "power_bald"])
+def test_one_draw_disagrees_with_nobody(name):
+    with pytest.raises(ValueError, match="draws=1: one draw cannot disagree"):
+        queries()[name].ask(scan(), 3, draws=1)
+
+
 def test_power_bald_draws_in_proportion():
     s = scan()
     bald = posterior(s, 10).bald

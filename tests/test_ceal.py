@@ -376,9 +376,9 @@ def test_a_frozen_trunk_stays_as_it_is():
 
 
 def test_started_warm_the_last_rounds_network_judges_as_in_the_paper():
-    """With alone=0 nothing is learned before it judges: the beliefs are those of the network it starts from."""
+    """With alone=0 nothing is learned before it judges: network and threshold are those of the round before."""
     pool = shades()
-    first = zoo.create("ceal", **QUICK, steps=40, alone=0.0, delta0=0.8, dr=0.0).fit(pool)
+    first = zoo.create("ceal", **QUICK, steps=40, alone=0.0, delta0=0.8, dr=0.1).fit(pool)
     after = pool.reveal(first.select(pool, 5))
     indices, guesses = believed(first.scan(after))
     run = Seeing(after)

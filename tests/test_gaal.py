@@ -440,6 +440,7 @@ def test_without_a_search_it_is_the_papers_simple_gan():
         made = uint8(asking.parts["generator"].eval()(found.starts))
     assert torch.equal(asking.select(pool, 5).images, made)
     assert torch.equal(found.latents, found.starts)
+    assert len(asking.select(pool, 1).images) == 1, "of one alone there is no deviation"
 
 
 def test_no_oracle_and_no_hidden_label_is_needed_to_make_images():

@@ -113,16 +113,17 @@ def test_small_clusters_are_passed_over_until_nothing_else_is_left():
 # probcover -------------------------------------------------------------------------------------------------------
 
 
-def greedy_cover(scan, n, delta):
-    """The published greedy on the whole graph: what the chosen cover, one after the other."""
+def greedy_cover(scan, picks, delta):
+    """The published greedy on the whole graph, whose picks these may be: what they cover, one after the other."""
     x = normalize(torch.cat([scan.known, scan.features])).double()
     near, known = torch.cdist(x, x) < delta, len(scan.known)
     near.fill_diagonal_(True)
     bare, covers = ~near[:known].any(0), []
-    for _ in range(n):
+    for pick in picks + known:
         degree = (near & bare).sum(1)
+        assert degree[pick] == degree.max()
         covers.append(int(degree.max()))
-        bare &= ~near[degree.argmax()]
+        bare &= ~near[pick]
     return covers
 
 
@@ -132,9 +133,17 @@ def test_probcover_is_the_published_greedy(labeled, delta, monkeypatch):
     """In blocks of 7 rows too: no row of the graph is left out at the end."""
     scan = scan_of(random(150, 3), random(labeled, 3, seed=1))
     asked = ask("probcover", scan, 12, delta=delta)
-    assert asked.detail["covers"].tolist() == greedy_cover(scan, 12, delta)
+    assert asked.detail["covers"].tolist() == greedy_cover(scan, asked.positions, delta)
     monkeypatch.setattr(geometry, "VALUES", 1000)
     assert torch.equal(ask("probcover", scan, 12, delta=delta).positions, asked.positions)
+
+
+def test_where_all_cover_as_many_the_order_of_the_pool_plays_no_part():
+    """A folder's images lie class by class: the first of equal ones would be of one class."""
+    scan = scan_of(torch.eye(60), torch.zeros(0, 60))
+    asked = ask("probcover", scan, 12, delta=0.5)
+    assert asked.detail["covers"].tolist() == [1] * 12
+    assert asked.positions.max() >= 30 > asked.positions.min()
 
 
 def test_what_is_covered_never_shrinks_and_is_what_is_said_to_be():

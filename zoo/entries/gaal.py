@@ -129,13 +129,18 @@ def look(
             before = torch.cat([f(z) for z in starts.split(AT_ONCE)])
         rate = RATES[solver] if rate is None else rate
         keep = shelled if shell else torch.clone
-        enough = 1e-6 * before.std().item()  # single precision has little below
+        enough = 1e-6 * width(before).item()  # single precision has little below
         latents, residual = search(
             lambda z: f(keep(z)).abs(), starts, solver=solver, steps=steps, rate=rate, enough=enough
         )
     if broken := int((~residual.isfinite()).sum()):
         raise RuntimeError(f"{broken} of {m} residuals are not finite: the network has diverged. Lower its lr")
     return Found(keep(latents), residual, starts, before)
+
+
+def width(before: Tensor) -> Tensor:
+    """How far f (m,) goes from latent to latent: the deviation, or the size of the only one."""
+    return before.std() if len(before) > 1 else before.abs().amax()
 
 
 def shelled(z: Tensor) -> Tensor:
@@ -147,7 +152,7 @@ def shelled(z: Tensor) -> Tensor:
 
 def pick(found: Found, made: Tensor, n: int, tol: float, diversity: str) -> Tensor:
     """Positions (n,) among the found: those within the tolerance, then, if they are too few, the next nearest."""
-    within = found.residual <= tol * found.before.std()
+    within = found.residual <= tol * width(found.before)
     order = torch.where(within, -1.0, found.residual).sort(stable=True).indices
     order = order[: max(n, int(within.sum()))]
     return order[:n] if diversity == "none" else order[spread(made[order].flatten(1), n)]

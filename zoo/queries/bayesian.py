@@ -55,6 +55,14 @@ def posterior(scan: Scan, draws: int, of: Tensor | None = None) -> Posterior:
     return Posterior(mean / t, unsure / t, square / t, votes, t)
 
 
+def opinions(scan: Scan, draws: int) -> Posterior:
+    """The same where draws are to disagree. Raises ValueError for a single one, which cannot."""
+    seen = posterior(scan, draws)
+    if seen.draws < 2:
+        raise ValueError(f"draws={draws}: one draw cannot disagree with itself. Take two at least, better a hundred")
+    return seen
+
+
 def entropy(p: Tensor) -> Tensor:
     """Of probabilities (... k), in nats (...)."""
     return -p.xlogy(p).sum(-1)
@@ -80,7 +88,7 @@ def ask_mc_entropy(scan: Scan, n: int, *, draws: int = 100) -> Asked:
 
 def ask_mean_std(scan: Scan, n: int, *, draws: int = 100) -> Asked:
     """Ask where probabilities vary most from draw to draw: `std`, their standard deviation, mean over the classes."""
-    seen = posterior(scan, draws)
+    seen = opinions(scan, draws)
     std = (seen.square - seen.mean.square()).clamp(min=0).sqrt().mean(1)
     return top(std, n, std=std)
 
@@ -90,7 +98,7 @@ def ask_variation_ratio(scan: Scan, n: int, *, draws: int = 100) -> Asked:
 
     A share has few values, so that ties would decide; of equal ones, the mean's entropy does.
     """
-    seen = posterior(scan, draws)
+    seen = opinions(scan, draws)
     ratio = 1 - seen.votes.amax(1) / seen.draws
     finer = entropy(seen.mean) / math.log(seen.mean.shape[1])  # in [0, 1]: less than half a vote
     return top(ratio + finer / (2 * seen.draws), n, VR=ratio)
@@ -98,13 +106,13 @@ def ask_variation_ratio(scan: Scan, n: int, *, draws: int = 100) -> Asked:
 
 def ask_bald(scan: Scan, n: int, *, draws: int = 100) -> Asked:
     """Ask where the draws are sure and disagree: `BALD`, the mutual information of label and weights, in nats."""
-    bald = posterior(scan, draws).bald
+    bald = opinions(scan, draws).bald
     return top(bald, n, BALD=bald)
 
 
 def ask_power_bald(scan: Scan, n: int, *, draws: int = 100, beta: float = 1.0) -> Asked:
     """Draw images with a chance that grows as `BALD` ^ beta, without replacement: less alike than the very best."""
-    bald = posterior(scan, draws).bald
+    bald = opinions(scan, draws).bald
     uniform = torch.rand(len(bald), generator=scan.generator("power_bald"), dtype=torch.float64).to(bald.device)
     gumbel = -(-uniform.clamp(min=1e-300).log()).log()
     return top(beta * bald.double().clamp(min=1e-12).log() + gumbel, n, BALD=bald)

@@ -69,7 +69,8 @@ def ask_probcover(
 
     An image covers what is nearer to it than delta. delta = 0: the largest for which a share of `purity` of all balls
     holds images of one cluster only, of as many clusters as there are classes; measured at `sample` images (ours).
-    `covers`: images that are newly covered. When all are covered, the rest is drawn (the authors' code repeats
+    `covers`: images that are newly covered. Of images that cover as many, one is drawn: a folder's images lie class by
+    class, and its first would be of one. When all are covered, the rest is drawn (the authors' code repeats
     itself then). Their paper draws among the best five, their code takes the best, and so does this. As for
     typiclust, their features are self-supervised ones. The graph is never kept: an image's neighbours are worked out
     when it becomes covered, and once before. largest: a larger pool is refused before anything is trained, as all
@@ -81,9 +82,10 @@ def ask_probcover(
     new = Points.of(x)
     bare = gaps(new, Points.of(known)) >= reach**2
     degree = torch.maximum(neighbours(new, new[bare], reach), bare.long())  # each covers itself
+    lots = torch.randperm(len(x), generator=scan.generator("probcover ties")).to(x.device)
     positions, covers = [], []
     for _ in range(n):
-        best = degree.argmax().view(1)
+        best = lots[degree[lots].argmax()].view(1)
         if not bool(degree[best] > 0):
             break
         fresh = bare & ((squared(new[best], new)[0] < reach**2).index_fill_(0, best, True))
