@@ -70,7 +70,7 @@ def test_the_default_is_the_trial_that_won_or_stays_what_it_was(name: str) -> No
             assert [line["settings"] for line in lines] == trials
             gained.append([line["aubc"] - lines[0]["aubc"] for line in lines])
     won = max(range(4), key=lambda trial: fmean(part[trial] for part in gained))
-    better = fmean(part[won] for part in gained) >= 0.005 and all(part[won] > 0 for part in gained)
+    better = fmean(part[won] for part in gained) >= 0.005 and all(part[won] > -0.005 for part in gained)
     frozen = trials[won if better else 0]
     assert repr(zoo.create(name, seed=0, **frozen)) == repr(zoo.create(name, seed=0))
 

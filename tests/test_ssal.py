@@ -39,7 +39,8 @@ def cast(seed=0):
 
 
 def plan(**settings):
-    return ssal.Plan(**{"steps": 1, "sup_share": 0.0, "batch": 10, "neighbours": 5, "pretext_steps": 1, **settings})
+    small = {"steps": 1, "sup_share": 0.0, "batch": 10, "labeled_share": 50 / 128, "neighbours": 5}
+    return ssal.Plan(**{**small, "pretext_steps": 1, "lr_pretext": 0.05, "lr_top": 2.0, **settings})
 
 
 def learner(**settings):

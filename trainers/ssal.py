@@ -59,14 +59,15 @@ LOOK = 256  # images that are looked at together for their features
 
 @dataclass(frozen=True, kw_only=True)
 class Plan(supervised.Plan):
-    """Defaults: ours. `batch` is that of the second stage; `lr` and the optimizer serve both."""
+    """Defaults: ours. `lr` and the optimizer serve both stages."""
 
     sup_share: float = 0.2  # of `steps`, at the beginning, on the labels alone
     sup_batch: int = 32  # in that stage
 
     semi: Literal["propagation", "fixmatch", "none"] = "propagation"  # how the unlabeled take part
-    labeled_share: float = 50 / 128  # of a batch of the second stage (propagation)
-    lp_steps: int = 25  # between two times that labels are spread
+    batch: int = 64  # of the second stage
+    labeled_share: float = 0.5  # of a batch of the second stage (propagation)
+    lp_steps: int = 50  # between two times that labels are spread
     lp_mode: Literal["prob", "full", "uniform"] = "prob"  # whom to learn from: drawn by omega, all, drawn evenly
     lp_share: float = 0.5  # of the unlabeled images that is drawn
     omega: bool = True  # weigh a spread label by how sure it is
@@ -84,8 +85,8 @@ class Plan(supervised.Plan):
     pretext: Literal["deepcluster", "none"] = "deepcluster"
     pretext_steps: int = 300
     pretext_batch: int = 32
-    lr_pretext: float = 0.05  # of the trunk
-    lr_top: float = 2.0  # of the last layer, which has no momentum
+    lr_pretext: float = 0.01  # of the trunk
+    lr_top: float = 0.1  # of the last layer, which has no momentum
     cluster_steps: int = 50  # between two clusterings
     clusters: int = 5  # per class
     kmeans_iterations: int = 20
