@@ -168,6 +168,15 @@ def test_debal_draws_from_every_member_and_mask():
     assert len(list(Subject("ensemble").learner().fit(p).scan(p).draws(7))) == 5
 
 
+def test_one_member_draws_as_a_lone_network_and_one_without_dropout_is_a_vote():
+    p = pool()
+    alone, three = (Subject(name).learner(dropout=0.5).fit(p).scan(p) for name in ("bald", "debal"))
+    assert all(torch.equal(a, b) for a, b in zip(alone.draws(7), three.draws(7), strict=False))
+    voters = Subject("ensemble").learner().fit(p).scan(p)
+    answers = [voters.each(member).log_softmax(1) for member in voters.members]
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(voters.draws(7), answers, strict=True))
+
+
 def test_snapshots_are_the_ends_of_cycles_of_one_run():
     p = pool()
     seen = []
