@@ -40,6 +40,12 @@ def test_the_twin_has_equal_settings():
     assert learner().twin is None
 
 
+@pytest.mark.parametrize("name", sorted({*zoo.names("entries")} - {"dpe"}))  # whose KL is its weight decay
+def test_by_default_a_twin_trains_as_random_questions_do(name):
+    twin = zoo.create(name, training="plain", device="cpu").twin
+    assert twin is None or twin.loop == zoo.create("random", device="cpu").loop
+
+
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
 def test_the_control_keeps_the_laws(law):
     if law.__name__ == "killed_and_resumed_is_never_killed":  # its twin's steps come after its own

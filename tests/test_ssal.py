@@ -39,12 +39,12 @@ def cast(seed=0):
 
 
 def plan(**settings):
-    small = {"steps": 1, "sup_share": 0.0, "batch": 10, "labeled_share": 50 / 128, "neighbours": 5}
+    small = {"steps": 1, "sup_share": 0.0, "mixed_batch": 10, "labeled_share": 50 / 128, "neighbours": 5}
     return ssal.Plan(**{**small, "pretext_steps": 1, "lr_pretext": 0.05, "lr_top": 2.0, **settings})
 
 
 def learner(**settings):
-    quick = {"device": "cpu", "width": 4, "steps": 4, "batch": 8, "pretext_steps": 4, "cluster_steps": 2}
+    quick = {"device": "cpu", "width": 4, "steps": 4, "batch": 8, "mixed_batch": 8, "pretext_steps": 4, "cluster_steps": 2}
     return zoo.create("ssal", **{**quick, **settings})
 
 
@@ -118,7 +118,7 @@ def test_a_step_on_spread_labels_is_the_written_out_equation(omega, zeta, featur
 def test_a_step_of_fixmatch_is_the_written_out_equation():
     pool, parts = random_pool(), cast()
     mirror = deepcopy(parts)
-    ours = plan(semi="fixmatch", threshold=0.4, unlabeled_weight=1.5, mu=3)
+    ours = plan(batch=10, semi="fixmatch", threshold=0.4, unlabeled_weight=1.5, mu=3)
     ssal.train(Run(pool, seed=3, augment="shift"), pool, ours, **parts)
 
     run = Run(pool, seed=3, augment="shift")
@@ -237,7 +237,7 @@ def test_a_batch_is_50_labeled_and_78_drawn_of_the_unlabeled():
                 shown.append(indices)
             return super().look(indices, augment)
 
-    ssal.train(Seeing(pool), pool, plan(steps=6, batch=128, lp_steps=6), **cast())
+    ssal.train(Seeing(pool), pool, plan(steps=6, mixed_batch=128, lp_steps=6), **cast())
     assert torch.equal(sizes[-1][0], pool.labeled)
     assert sizes[-1][1] == 50
     assert [len(i) for i in shown] == 6 * [78]
@@ -269,7 +269,7 @@ def test_with_no_weight_the_unlabeled_leave_the_loss_of_the_labels_scaled_by_the
     parts = cast()
     run = Run(pool, journal=lambda *line: lines.append(line[:2]))
     mirror = deepcopy(parts)
-    ssal.train(run, pool, plan(batch=128, zeta=False), **parts)
+    ssal.train(run, pool, plan(mixed_batch=128, zeta=False), **parts)
     run = Run(pool)
     run.stream(pool.labeled, 32)
     labeled, order = run.stream(pool.labeled, 50), run.order(torch.arange(24), 78)
@@ -322,7 +322,7 @@ def test_the_pretext_sees_no_label_and_is_the_start_of_every_round():
 def test_without_a_pretext_every_round_begins_as_plain_training_does():
     pool = random_pool()
     settings = {"device": "cpu", "width": 4, "steps": 4, "batch": 8}
-    plainly = zoo.create("plain", **{**settings, "batch": 32}).fit(pool).parts.state_dict()
+    plainly = zoo.create("plain", **settings).fit(pool).parts.state_dict()
     none = zoo.create("ssal", **settings, pretext="none", semi="none").fit(pool).parts.state_dict()
     for key, value in plainly.items():
         assert torch.equal(value, none[key]) or "num" in key, key
@@ -364,7 +364,7 @@ def patterns(seed):
 
 def accuracy(seed, semi):
     pool, targets = patterns(seed)
-    settings = {"width": 8, "steps": 80, "batch": 32, "pretext": "none", "lp_steps": 20}
+    settings = {"width": 8, "steps": 80, "mixed_batch": 32, "pretext": "none", "lp_steps": 20}
     fitted = zoo.create("ssal", device="cpu", semi=semi, seed=seed, **settings).fit(pool)
     return (fitted.predict(pool.images).argmax(1) == targets).float().mean().item()
 
@@ -430,7 +430,7 @@ def test_the_journal_has_each_stage_in_a_group_of_its_own():
 
 def test_diagnosis_is_about_the_labels_that_spread():
     pool, targets = patterns(1)
-    fitted = zoo.create("ssal", device="cpu", width=8, steps=60, batch=32, pretext="none").fit(pool)
+    fitted = zoo.create("ssal", device="cpu", width=8, steps=60, mixed_batch=32, pretext="none").fit(pool)
     scan = fitted.scan(pool)
     numbers, believed = diagnose(scan, pool.images[:5]), spread(scan)
     assert numbers == fitted.diagnose(pool, pool.images[:5])
@@ -505,7 +505,7 @@ def test_paper_and_released_plans_say_what_they_change():
     assert (released.uniform, released.fresh_top) == (False, False)
     assert round(paper.sup_share * paper.steps) == 600
     assert paper.steps - 600 == released.steps == 200 * ((49_900 // 2) // 78)
-    assert round(released.batch * released.labeled_share) == 50
+    assert round(released.mixed_batch * released.labeled_share) == 50
 
 
 @pytest.mark.parametrize(

@@ -59,14 +59,13 @@ LOOK = 256  # images that are looked at together for their features
 
 @dataclass(frozen=True, kw_only=True)
 class Plan(supervised.Plan):
-    """Defaults: ours. `lr` and the optimizer serve both stages."""
+    """Defaults: ours. `lr` and the optimizer serve both stages; `batch` are the labeled images of a step on labels."""
 
     sup_share: float = 0.2  # of `steps`, at the beginning, on the labels alone
-    sup_batch: int = 32  # in that stage
 
     semi: Literal["propagation", "fixmatch", "none"] = "propagation"  # how the unlabeled take part
-    batch: int = 64  # of the second stage
-    labeled_share: float = 0.5  # of a batch of the second stage (propagation)
+    mixed_batch: int = 64  # of labeled images and others together (propagation)
+    labeled_share: float = 0.5  # of these
     lp_steps: int = 50  # between two times that labels are spread
     lp_mode: Literal["prob", "full", "uniform"] = "prob"  # whom to learn from: drawn by omega, all, drawn evenly
     lp_share: float = 0.5  # of the unlabeled images that is drawn
@@ -96,7 +95,7 @@ class Plan(supervised.Plan):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self, at_least={"sup_share": 0, "sup_batch": 2, "lp_steps": 1, "neighbours": 1, "alpha": 0})
+        require(self, at_least={"sup_share": 0, "mixed_batch": 2, "lp_steps": 1, "neighbours": 1, "alpha": 0})
         require(self, at_least={"iterations": 1, "mu": 1, "threshold": 0, "unlabeled_weight": 0, "clusters": 1})
         require(self, at_least={"pretext_steps": 0, "pretext_batch": 2, "cluster_steps": 1, "kmeans_iterations": 0})
         require(self, above={"lr_pretext": 0, "lr_top": 0, "gamma": 0, "lp_share": 0, "labeled_share": 0})
@@ -171,7 +170,7 @@ def train(
 
     # The task network learns from the labels alone.
     task, task_step = run.setup(nn.Sequential(trunk, head), optimizer(plan, trunk, head), "task")
-    labeled = run.stream(pool.labeled, plan.sup_batch)
+    labeled = run.stream(pool.labeled, plan.batch)
     alone = replace(plan, steps=first)
     supervised.learn(run, alone, run.steps(first, "labels"), labeled, task=task, task_step=task_step)
 
@@ -188,11 +187,11 @@ def learn_from_spread_labels(
     """Mixed batches of labeled images and of unlabeled ones that labels have spread to."""
     everything = torch.cat([pool.labeled, pool.unlabeled])
     known, y_known = torch.arange(len(pool.labeled)), pool.labels[pool.labeled]
-    told = min(plan.batch - 1, max(1, round(plan.batch * plan.labeled_share)))
+    told = min(plan.mixed_batch - 1, max(1, round(plan.mixed_batch * plan.labeled_share)))
     m = len(pool.unlabeled) if plan.lp_mode == "full" else max(1, round(plan.lp_share * len(pool.unlabeled)))
     beliefs = Beliefs(m, pool.classes)
     run.setup(beliefs, None, "beliefs")
-    labeled, order = run.stream(pool.labeled, told), run.order(torch.arange(m), plan.batch - told)
+    labeled, order = run.stream(pool.labeled, told), run.order(torch.arange(m), plan.mixed_batch - told)
     for step in run.steps(steps, "semi"):
         # From time to time the labels spread anew over the graph of the features, and some of the images are drawn.
         if step % plan.lp_steps == 0:

@@ -88,7 +88,7 @@ RELEASED = Preset(
     loop.Plan(
         steps=63_800,  # 200 epochs of 319 batches, each a pass over the drawn half of 49,900 images
         sup_share=0.0,
-        batch=128,
+        mixed_batch=128,
         labeled_share=50 / 128,
         optimizer="sgd",
         lr=0.2,
@@ -127,8 +127,8 @@ PAPER = Preset(
     loop.Plan(
         steps=64_400,  # 200 epochs of 3 batches (read), then 63,800 as above
         sup_share=600 / 64_400,  # recalled: that there is such a stage
-        sup_batch=32,  # read
-        batch=128,
+        batch=32,  # read
+        mixed_batch=128,
         labeled_share=50 / 128,
         optimizer="sgd",
         lr=0.2,
