@@ -1,5 +1,7 @@
 """Every learner in the zoo keeps every law, because it is in the zoo."""
 
+import subprocess
+import sys
 from itertools import product
 
 import pytest
@@ -9,11 +11,20 @@ import zoo
 from zoo.register import entries, find, queries
 from zoo.testing import LAWS, Subject, asks_for_distinct_unlabeled_images, pool, weights
 
+LEFT_ALONE = "the_callers_random_numbers_are_left_alone"
+
 
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
 @pytest.mark.parametrize("name", zoo.names())
 def test_law(name, law):
     law(Subject(name))
+
+
+@pytest.mark.parametrize("name", ["vaal", "gaal"])
+def test_the_first_fit_of_a_process_leaves_random_numbers_alone_too(name):
+    """Libraries are imported then, and some draw random numbers for themselves."""
+    law = f"from zoo.testing import Subject, {LEFT_ALONE}; {LEFT_ALONE}(Subject({name!r}))"
+    subprocess.run([sys.executable, "-c", law], check=True)
 
 
 @pytest.mark.parametrize(("entry", "query"), list(product(zoo.names("entries"), zoo.names("queries"))))

@@ -44,7 +44,15 @@ def plan(**settings):
 
 
 def learner(**settings):
-    quick = {"device": "cpu", "width": 4, "steps": 4, "batch": 8, "mixed_batch": 8, "pretext_steps": 4, "cluster_steps": 2}
+    quick = {
+        "device": "cpu",
+        "width": 4,
+        "steps": 4,
+        "batch": 8,
+        "mixed_batch": 8,
+        "pretext_steps": 4,
+        "cluster_steps": 2,
+    }
     return zoo.create("ssal", **{**quick, **settings})
 
 

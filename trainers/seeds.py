@@ -1,5 +1,6 @@
 """Random numbers by purpose: every use has a seed of its own, so no use disturbs another."""
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -49,7 +50,14 @@ def reseed(device: torch.device, seed: Seed, *use: str | int) -> None:
 
 @contextmanager
 def seeded(device: torch.device, seed: Seed, *use: str | int) -> Iterator[None]:
-    """torch's global random numbers from a seed for one use inside; the caller's own, untouched, outside."""
+    """torch's global random numbers from a seed for one use inside; the caller's own, untouched, outside.
+
+    Python's, too: some libraries draw from them when they are first imported.
+    """
+    before = random.getstate()
     with torch.random.fork_rng(devices=[device.index or 0] if device.type == "cuda" else []):
         reseed(device, seed, *use)
-        yield
+        try:
+            yield
+        finally:
+            random.setstate(before)
