@@ -84,7 +84,7 @@ RECIPES = {
             "gaal": {"gan_steps": 5_000},
             "aral": {"game_steps": 500},
             "ta_vaal": {"game_steps": 500},
-            "ssal": {"lp_steps": 400, "pretext_steps": 600, "cluster_steps": 300},
+            "ssal": {"mixed_batch": 128, "lp_steps": 400, "pretext_steps": 600, "cluster_steps": 300},
         },
     ),
     "cifar10_large": Recipe("cifar10", 10_000, "none stated by its authors", settings={"trunk": "resnet18"}),
