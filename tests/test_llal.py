@@ -291,6 +291,21 @@ def test_published_epochs_grow_with_the_labels():
         assert llal.grown(llal.Plan(), now) == llal.Plan().steps
 
 
+def test_what_grows_is_the_whole_training_its_joint_share_and_its_schedule():
+    pool, rates, joint = random_pool(labeled=8).reveal(torch.arange(8, 16)), [], []
+
+    class Seeing(Run):
+        def setup(self, module, optimizer, player=None):
+            optimizer.register_step_pre_hook(lambda opt, *_: rates.append(opt.param_groups[0]["lr"]))
+            module.register_forward_pre_hook(lambda _, __, told: joint.append(told["joint"]), with_kwargs=True)
+            return super().setup(module, optimizer, player)
+
+    settings = plan(steps=10, lr=0.5, joint=0.6, schedule="late-drop", grow=True)
+    llal.train(Seeing(pool), pool, settings, **cast())
+    assert rates == pytest.approx(16 * [0.5] + 4 * [0.05])
+    assert joint == 12 * [True] + 8 * [False]
+
+
 def fitted(pool, **settings):
     return zoo.create("llal", device="cpu", **{**TINY, "steps": 2, "batch": 8, **settings}).fit(pool)
 

@@ -245,9 +245,9 @@ def test_the_rank_decides_where_the_critic_listens_to_nothing_else():
 
 
 def test_it_asks_for_the_lowest_critic_over_the_whole_pool_or_a_subset():
-    class Stub(nn.Module):  # says labeled the more, the brighter the image
+    class Stub(nn.Module):  # says labeled the more, the brighter the image, and surely of all: every sigmoid is 1
         def forward(self, x):
-            return 4 * x.mean((1, 2, 3))[:, None], torch.zeros(len(x), 1)
+            return 30 + 4 * x.mean((1, 2, 3))[:, None], torch.zeros(len(x), 1)
 
     class First(nn.Module):
         def forward(self, given):
@@ -259,8 +259,8 @@ def test_it_asks_for_the_lowest_critic_over_the_whole_pool_or_a_subset():
     asked = learner.select(pool, 6)
     brightness = pool.images[pool.unlabeled].float().mean((1, 2, 3))
     assert asked.indices.tolist() == pool.unlabeled[brightness.argsort()[:6]].tolist()
-    assert (asked.detail["D"].diff() >= 0).all()
-    assert ((asked.detail["D"] >= 0) & (asked.detail["D"] <= 1)).all()
+    assert torch.equal(asked.detail["D"], (-asked.scores).sigmoid())
+    assert (asked.detail["D"] == 1).all()
 
     learner.query_settings = {"subset": 10}
     candidates = ta_vaal.drawn(Run(pool), pool, 10)
@@ -278,6 +278,14 @@ def test_only_the_subset_plays_and_the_query_looks_at_the_same():
     allowed = normal(pool.images[ta_vaal.drawn(Run(pool), pool, 5)])
     assert len({tuple(x.flatten().tolist()) for x in played}) == 5
     assert all((x == allowed).flatten(1).all(1).any() for x in played)
+
+
+def test_the_query_is_told_which_subset_plays():
+    for plan, subset in (("ours", 0), ("released", 10_000), ("paper", 10_000)):
+        assert zoo.create("ta_vaal", plan=plan).query_settings == {"subset": subset}
+    assert zoo.create("ta_vaal", plan="released", subset=5).query_settings == {"subset": 5}
+    assert zoo.create("ta_vaal", subset=5, query_settings={"subset": 7}).query_settings == {"subset": 7}
+    assert zoo.create("ta_vaal", subset=5, query="margin").query_settings == {}
 
 
 def test_scoring_needs_no_decoder_and_no_batch_mates():
@@ -385,6 +393,14 @@ def test_published_steps():
             now = SimpleNamespace(labeled=torch.arange(labels), rounds=(first,))
             assert ta_vaal.grown(loop, now) == pytest.approx((labels + 10_000) * 100 / 128, abs=3)
     assert ta_vaal.grown(ta_vaal.Plan(), now) == 200
+
+
+def test_a_game_that_grows_is_as_long_as_the_images_that_play_say():
+    pool, told = random_pool().reveal(torch.arange(12, 24)), []
+    run = Run(pool, watch=lambda stage, _done, steps: told.append((stage, steps)))
+    ta_vaal.train(run, pool, plan(game_steps=9, subset=6, grow=True), **cast())
+    assert ("game", 9 * (24 + 6) // (12 + 6)) in told
+    assert not {steps for stage, steps in told if stage == "game"} - {15}
 
 
 def test_with_everything_labeled_the_game_is_left_out_and_said_so(caplog):

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from copy import deepcopy
+from dataclasses import asdict
 from itertools import islice
 
 import pytest
@@ -15,6 +16,7 @@ from trainers import waal
 from trainers.pool import Pool
 from trainers.run import Run
 from trainers.seeds import generator, reseed
+from trainers.supervised import SCHEDULES
 from zoo.entries.waal import both_norms, doubt, looks, single_worst
 from zoo.nets.trunk import trunk
 from zoo.nets.waal import Critic
@@ -23,21 +25,8 @@ from zoo.testing import who_moves
 
 SHAPE, CLASSES = (1, 8, 8), 2
 TINY = {"width": 4, "critic_width": 16}
-RELEASED = {
-    "optimizer": "sgd",
-    "lr": 0.01,
-    "momentum": 0.3,
-    "nesterov": False,
-    "schedule": "constant",
-    "weight_decay": 0.0,
-    "gamma": "ratio",
-    "critic_optimizer": "sgd",
-    "lr_critic": 0.01,
-    "penalty": "released",
-    "penalty_weight": 2.0,
-    "apart": True,
-    "reuse_features": False,
-}
+RELEASED = asdict(entries()["waal"].plans["released"].loop)
+del RELEASED["steps"], RELEASED["batch"]
 
 
 def random_pool(n=40, labeled=12):
@@ -268,7 +257,8 @@ def test_labeled_and_unlabeled_pass_together_or_apart_and_always_in_training_mod
     assert seen == 3 * [(size, True) for size in sizes]
 
 
-def test_rates_fall_late_for_every_player():
+@pytest.mark.parametrize("schedule", ["constant", "one-cycle"])
+def test_rates_fall_late_for_every_player_and_the_task_has_its_schedule(schedule):
     pool, rates = random_pool(), []
 
     class Seeing(Run):
@@ -276,9 +266,12 @@ def test_rates_fall_late_for_every_player():
             optimizer.register_step_pre_hook(lambda opt, *_: rates.append((player, opt.param_groups[0]["lr"])))
             return super().setup(module, optimizer, player)
 
-    waal.train(Seeing(pool), pool, plan(steps=8, late=0.1, lr=0.5, lr_critic=0.2, schedule="constant"), **cast())
-    for player, lr in (("trunk", 0.5), ("head", 0.5), ("critic", 0.2)):
-        assert [rate for who, rate in rates if who == player] == pytest.approx(6 * [lr] + 2 * [0.1 * lr])
+    waal.train(Seeing(pool), pool, plan(steps=8, late=0.1, lr=0.5, lr_critic=0.2, schedule=schedule), **cast())
+    late, pace = 6 * [1.0] + 2 * [0.1], [SCHEDULES[schedule](step, 8) for step in range(8)]
+    for player, due in (("trunk", pace), ("head", pace), ("critic", 8 * [1.0])):
+        lr = 0.2 if player == "critic" else 0.5
+        expected = [lr * a * b for a, b in zip(due, late, strict=True)]
+        assert [rate for who, rate in rates if who == player] == pytest.approx(expected)
 
 
 # The pairs

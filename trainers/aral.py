@@ -25,7 +25,8 @@ fresh optimizers; here that is `learner.warm()`, from the last step.
 
 Ours passes unlabeled and made images as one batch: with batch normalisation, one by one, each would be normalised by
 its own statistics, which hides what the discriminator should see. Labeled images pass by themselves, and only they move
-the running statistics, under which the classifier is evaluated: with gan=0 it is plain training, bit by bit. When all
+the running statistics, under which the classifier is evaluated: with gan=0 it is plain training, bit by bit, where
+nothing in the classifier is random (the published ones have noise and dropout, drawn after the generator's). When all
 three passed as one batch, as they did at first, the classifier was worse than plain training even with gan=0. While the
 generator learns, the classifier's batch normalisation stands still: real and made features are compared under the same
 statistics, which stay what they were.

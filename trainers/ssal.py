@@ -26,11 +26,11 @@ reflection; ours are black.
 learner that is compared with this one takes as many. Spread labels never touch the pool: they lie in `Beliefs`.
 
 What was wrong here at first, and why it was of no use on CIFAR-10 (1,500 labels, 1,000 steps, narrow networks, one
-seed; labels alone are right on 53.4 % of the test images): a batch had 12 labels where the labels alone have 32, and its
-loss is divided by all 32. Without the pretext, and with spread labels of weight 0, 12 of 32 leave 45.6 %, 32 of 64 leave
-50.2 %, and 63 of 64 leave 54.3 %. And the pretext's rates were too high: labels alone came to 40.3 % after 50 of its
-steps; after 300 at today's they come to 53.5 %. What is left is that spread labels are right less often there than the
-classifier is with labels alone (scripts/results/games.jsonl has both).
+seed; labels alone are right on 53.4 % of the test images): a batch had 12 labels where the labels alone have 32, and
+its loss is divided by all 32. Without the pretext, and with spread labels of weight 0, 12 of 32 leave 45.6 %, 32 of 64
+leave 50.2 %, and 63 of 64 leave 54.3 %. And the pretext's rates were too high: labels alone came to 40.3 % after 50 of
+its steps; after 300 at today's they come to 53.5 %. What is left is that spread labels are right less often there than
+the classifier is with labels alone (scripts/results/games.jsonl has both).
 
 Measured with the plan's defaults on scikit-learn's digits at 1x16x16 (40 labels, shifts, all at 250 steps; 2 seeds of
 the networks times 4 sets of labels): labels alone 87.3 %, with the pretext 87.3 %, with spread labels too 93.6 %, in 5

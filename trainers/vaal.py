@@ -7,7 +7,8 @@ latent but averages the squared error over every pixel: at 32 px and batch 128 t
 paper says, the latent dies, and the critic has nothing to see. Ours is the paper's weighting; the released one is
 `elbo="released"`. Also in the released code, and nowhere here: the task network is left in evaluation mode after its
 first step; the pool is scored in training mode, on randomly flipped images, so that scores depend on the batch;
-one more query is made after the last round and thrown away.
+one more query is made after the last round and thrown away; the task network of a round is the one that was best on
+5,000 validation images, which are taken out of the pool (here it is the last one, and the pool is whole).
 
 The task network never meets the game, so it is trained first, by the plain loop, and is the same network bit by bit.
 

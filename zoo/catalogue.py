@@ -74,6 +74,7 @@ def create(
         raise ValueError(f"training={training!r} must be 'own' or 'plain'")
     preset = pick(entry.plans, plan, f"plan of {called}")
     loop, nets, augment = resolve(called, entry, preset, taken_along(entry, asking) | settings)
+    told = {**preset.asks, **{name: getattr(loop, name) for name in entry.told}} if asking is entry.query else {}
     devices = resolve_devices(called, entry, loop, devices)
     device = resolve_device(str(device), devices)
     learner = Learner(
@@ -84,7 +85,7 @@ def create(
         loop=loop,
         nets=nets,
         augment=augment,
-        query_settings=resolve_query(asking, query_settings or {}, preset.asks if asking is entry.query else {}),
+        query_settings=resolve_query(asking, query_settings or {}, told),
         seed=resolve_seed(seed),
         device=device,
         precision=resolve_precision(precision, device),

@@ -44,6 +44,7 @@ class Entry:
         this pool is labeled, and no round has been. What comes out is remembered for other fits on the same images.
     diagnose: (scan, held_out uint8 (n c h w)) -> numbers that tell whether its game works.
     doubt: these numbers -> a sentence for each that says it does not.
+    told: settings of the loop that its own query is told as well.
     plainly: the loop's Plan -> whether trunk and head are trained as `plain` trains them, bit by bit.
     missing: plan -> why there is none.
     sample: (parts, n, labels, generator) -> made images in [-1, 1] (n c h w).
@@ -61,5 +62,6 @@ class Entry:
     doubt: Callable[[Mapping[str, float]], list[str]] | None = None
     sample: Callable[..., Tensor] | None = None
     rebuild: Callable[[Parts, Tensor], Tensor] | None = None
+    told: tuple[str, ...] = ()
     plainly: Callable[[Any], bool] = never
     missing: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))

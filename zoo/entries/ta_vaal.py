@@ -136,7 +136,6 @@ RELEASED = Preset(
         "critic_layers": 2,
     },
     augment="flip+shift",
-    asks={"subset": 10_000},  # the same that play
 )
 # The paper's bound and its rank are recalled; every other setting is that of its authors' code.
 PAPER = replace(
@@ -156,4 +155,5 @@ ta_vaal = Entry(
     doubt=doubt,
     sample=sample,
     rebuild=rebuild,
+    told=("subset",),  # it looks at the images that play
 )

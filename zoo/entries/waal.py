@@ -129,7 +129,7 @@ PAPER = Preset(
         critic_optimizer="sgd",
         lr_critic=0.01,
         penalty="added",  # derived: a critic that is 1-Lipschitz
-        penalty_weight=2.0,
+        penalty_weight=2.0,  # in the step that acts; a comment says 5 for CIFAR-10, at the step that does not
         apart=True,
         reuse_features=False,
     ),

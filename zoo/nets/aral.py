@@ -2,7 +2,8 @@
 
 Mottaghi & Yeung, "Adversarial Representation Active Learning", 2019. https://arxiv.org/abs/1912.09720
 Layers, sizes and initialisation as in the authors' code, which has most of them from Dai et al., "Good Semi-supervised
-Learning That Requires a Bad GAN", NIPS 2017. https://arxiv.org/abs/1705.09783
+Learning That Requires a Bad GAN", NIPS 2017. https://arxiv.org/abs/1705.09783 (Its critic starts as PyTorch's layers
+do; here it is VAAL's, which starts Kaiming-normal.)
 
 A label comes in as evidence (b k): a one-hot row, or a classifier's logits. `condition` says what is made of it:
 

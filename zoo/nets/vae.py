@@ -4,6 +4,7 @@ Sinha, Ebrahimi & Darrell, "Variational Adversarial Active Learning", ICCV 2019.
 width=128 is the released network: 22,835,139 parameters at 3x32x32 with 32 latents. The default is 1/4 as wide (ours).
 With given=1 it is the conditional one of TA-VAAL, whose decoder is also given the rank of the image: 22,851,523.
 Kim, Park, Kim & Chun, "Task-Aware Variational Adversarial Active Learning", CVPR 2021. https://arxiv.org/abs/2002.04709
+(Its released form for 28 px has kernels of 3 in the innermost convolutions; here the decoder crops, at any size.)
 """
 
 from itertools import pairwise
