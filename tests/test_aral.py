@@ -289,7 +289,7 @@ def test_players_that_have_looked_on_can_learn_again():
     assert all(p.requires_grad for part in parts.values() for p in part.parameters())
 
 
-def test_rebuilding_trains_generator_and_encoder_only_where_it_is_live():
+def test_rebuilding_trains_the_generator_only_where_it_is_live():
     """With neither features nor critic to please, what is left for the generator is the rebuilt image."""
     for form, moved in (("live", True), ("detached", False)):
         parts = cast()
