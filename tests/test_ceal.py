@@ -493,3 +493,13 @@ def test_there_is_no_released_plan_and_the_papers_is_the_second_pair():
         zoo.create("ceal", plan="released")
     loop = entries()["ceal"].plans["paper"].loop
     assert (loop.delta0, loop.dr) == (0.005, 0.00033)
+
+
+def test_the_papers_last_layer_learns_ten_times_faster_unless_told_otherwise(tmp_path):
+    settings = {"plan": "paper", "trunk": "small", "width": 4, "steps": 1, "batch": 8, "device": "cpu"}
+    assert zoo.create("ceal", **settings).lr_scale == {"head": 10.0}
+    mine = zoo.create("ceal", **settings, lr_scale={"head": 1.0, "trunk": 0.5}).fit(random_pool())
+    assert mine.lr_scale == {"head": 1.0, "trunk": 0.5}
+    assert zoo.load(mine.save(tmp_path / "mine.safetensors"), device="cpu").lr_scale == mine.lr_scale
+    assert zoo.create("ceal", **settings, training="plain").twin.lr_scale == {"head": 10.0}
+    assert zoo.create("ceal").lr_scale == {}

@@ -97,7 +97,13 @@ def test_published_plans_are_what_was_read():
     read = tomllib.loads((Path(__file__).parent / "presets.toml").read_text())
     have = {
         name: {
-            plan: {"augment": its.augment, "plan": asdict(its.loop), "nets": dict(its.nets), "asks": dict(its.asks)}
+            plan: {
+                "augment": its.augment,
+                "plan": asdict(its.loop),
+                "nets": dict(its.nets),
+                "asks": dict(its.asks),
+                **({"lr_scale": dict(its.lr_scale)} if its.lr_scale else {}),
+            }
             for plan, its in entry.plans.items()
             if plan != "ours"
         }

@@ -149,10 +149,11 @@ def test_a_step_of_fixmatch_is_the_written_out_equation():
 
 @pytest.mark.parametrize("uniform", [True, False])
 @pytest.mark.parametrize("whiten", [True, False])
-def test_a_step_of_the_pretext_is_the_written_out_equation(uniform, whiten):
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_step_of_the_pretext_is_the_written_out_equation(uniform, whiten, alone):
     pool, parts = hidden(random_pool()), cast()
     mirror = deepcopy(parts)
-    ours = plan(uniform=uniform, whiten=whiten, kmeans_iterations=7)
+    ours = plan(uniform=uniform, whiten=whiten, top_alone=alone, kmeans_iterations=7)
     seen = {}
 
     class Seeing(Run):
@@ -177,7 +178,8 @@ def test_a_step_of_the_pretext_is_the_written_out_equation(uniform, whiten):
         i = torch.multinomial(weight, 32, replacement=True) if uniform else next(order)
         loss = F.cross_entropy(top(net(run.look(i, "shift"))), assigned[i])
         assert loss.item() == pytest.approx(math.log(15), abs=0.05)
-        trunk_step, top_step = sgd(net, lr=0.05), torch.optim.SGD(top.parameters(), 2 * supervised.one_cycle(0, 1))
+        plainly = torch.optim.SGD(top.parameters(), 2 * supervised.one_cycle(0, 1))
+        trunk_step, top_step = sgd(net, lr=0.05), plainly if alone else sgd(top, lr=2)
         loss.backward()
         trunk_step.step()
         top_step.step()
@@ -351,15 +353,13 @@ def test_clusters_are_never_empty_and_each_is_shown_as_often():
         assert clusters.odds[assigned == c].sum().item() == pytest.approx(1)
 
 
-def test_a_fresh_last_layer_forgets_and_a_kept_one_does_not():
-    pool, begun = hidden(random_pool()), []
-    begin = ssal.Clusters.begin
+def test_a_fresh_last_layer_forgets_and_a_kept_one_does_not(monkeypatch):
+    pool, begun, begin = hidden(random_pool()), [], ssal.Clusters.begin
+    monkeypatch.setattr(ssal.Clusters, "begin", lambda self: begun.append(1) or begin(self))
     for fresh in (True, False):
         begun.clear()
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(ssal.Clusters, "begin", lambda self: begun.append(1) or begin(self))
-            ssal.pretext(Run(pool), pool, plan(pretext_steps=6, cluster_steps=2, fresh_top=fresh), **cast())
-        assert len(begun) == (3 if fresh else 1)
+        ssal.pretext(Run(pool), pool, plan(pretext_steps=6, cluster_steps=2, fresh_top=fresh), **cast())
+        assert len(begun) == (3 if fresh else 0)
 
 
 def patterns(seed):
@@ -510,7 +510,7 @@ def test_paper_and_released_plans_say_what_they_change():
     plans = entries()["ssal"].plans
     released, paper = plans["released"].loop, plans["paper"].loop
     assert (released.sup_share, released.zeta, released.features) == (0, False, "augmented")
-    assert (released.uniform, released.fresh_top) == (False, False)
+    assert (released.uniform, released.fresh_top, released.top_alone) == (False, False, False)
     assert round(paper.sup_share * paper.steps) == 600
     assert paper.steps - 600 == released.steps == 200 * ((49_900 // 2) // 78)
     assert round(released.mixed_batch * released.labeled_share) == 50

@@ -15,12 +15,13 @@ Switches, because paper and released code differ: the code has no supervised sta
 leaves it out, since it asks whether a flag that is True equals 4 (`zeta=False`), looks at augmented images for the
 features (`features`), draws half of the images by omega and weighs them by omega too, which is about its square
 (`lp_mode="prob"`), and while it clusters it keeps the last layer although the clusters have new numbers
-(`fresh_top=False`) and shows large clusters more often (`uniform=False`). Where it takes a similarity below zero as it
-is, we follow the paper: no tie. Also in the released code, and nowhere here: an image that nothing has reached turns
-all weights into no number; the pretext stops at epoch 10 on a name that is not defined, and one set of its weights
-serves both CIFAR sets; its CEAL changes nothing; jLP looks at augmented images; true labels of unlabeled images are
-read for a log; labels are not spread anew after the first epoch (they are here). Its pixels are shifted in by
-reflection; ours are black.
+(`fresh_top=False`), moves it as it moves the trunk (`top_alone=False`) and shows large clusters more often
+(`uniform=False`). Where it takes a similarity below zero as it is, we follow the paper: no tie. Also in the released
+code, and nowhere here: an image that nothing has reached turns all weights into no number; the pretext stops at epoch
+10 on a name that is not defined, and one set of its weights serves both CIFAR sets; its CEAL changes nothing; jLP looks
+at augmented images; true labels of unlabeled images are read for a log; labels are not spread anew after the first
+epoch (they are here). Its pixels are shifted in by reflection; ours are black. Its threshold on omega, 0 in all its
+settings, and the weight normalisation of its cluster layer are not here.
 
 `steps` are all steps of the task network after the pretext, those on labels and those on labels that have spread. So a
 learner that is compared with this one takes as many. Spread labels never touch the pool: they lie in `Beliefs`.
@@ -83,7 +84,8 @@ class Plan(supervised.Plan):
     pretext_steps: int = 300
     pretext_batch: int = 32
     lr_pretext: float = 0.01  # of the trunk
-    lr_top: float = 0.1  # of the last layer, which has no momentum
+    lr_top: float = 0.1  # of the last layer
+    top_alone: bool = True  # the last layer moves by plain SGD; else as the trunk does, momentum and weight decay too
     cluster_steps: int = 50  # between two clusterings
     clusters: int = 5  # per class
     kmeans_iterations: int = 20
@@ -123,14 +125,15 @@ def pretext(
     d = features(run, plan, trunk, everything[:1]).shape[1]
     clusters = Clusters(len(pool), d, min(plan.clusters * pool.classes, len(pool)))
     body, body_step = run.setup(trunk, moves, "pretext")
-    top, top_step = run.setup(clusters, SGD(clusters.parameters(), plan.lr_top), "clusters")
+    alone, alike = SGD(clusters.parameters(), plan.lr_top), optimizer(replace(plan, lr=plan.lr_top), clusters)
+    top, top_step = run.setup(clusters, alone if plan.top_alone else alike, "clusters")
     order = run.order(everything, plan.pretext_batch)
     for step in run.steps(plan.pretext_steps, "pretext"):
         # From time to time the images are clustered by their features, and the last layer begins anew.
         if step % plan.cluster_steps == 0:
             before = clusters.assigned.clone()
             clusters.assign(cluster(plan, features(run, plan, trunk, everything), clusters.k))
-            if plan.fresh_top or step == 0:
+            if plan.fresh_top:
                 clusters.begin()
             if step > 0:
                 run.log("pretext/nmi", graph.nmi(before, clusters.assigned))

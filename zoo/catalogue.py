@@ -62,7 +62,7 @@ def create(
         `hf-hub:OWNER/NAME`; the learner counts as fitted, and its `fit` starts from them.
     freeze: parts that keep their weights, as ("trunk",).
     lr_scale: parts that learn slower or faster, as {"trunk": 0.1}: what each learning rate is multiplied by for their
-        parameters, in every loop, the pretext's too. 0 is the same as to freeze.
+        parameters, in every loop, the pretext's too. 0 is the same as to freeze. A plan may have some of its own.
     training: "plain" for the control: the entry's own networks ask, and `predict` is a network trained plainly for as
         many steps beside them.
     Raises UnknownName, TypeError for a setting that does not exist, ValueError for a value that makes no sense.
@@ -92,7 +92,7 @@ def create(
         devices=devices,
         compiled=compiled,
         freeze=parts_named(freeze),
-        lr_scale=parts_scaled(lr_scale or {}),
+        lr_scale={**preset.lr_scale, **parts_scaled(lr_scale or {})},
     )
     if training == "plain" or (called.startswith("plain+") and entry is not entries()["plain"]):
         learner = _plainly(learner)

@@ -15,12 +15,14 @@ Parts = nn.ModuleDict
 
 @dataclass(frozen=True)
 class Preset:
-    """One set of settings: the loop's Plan, the networks' options, the augmentation, and what the query is told."""
+    """One set of settings: the loop's Plan, the networks' options, the augmentation, what the query is told, and parts
+    that learn slower or faster."""
 
     loop: Any  # a frozen dataclass with at least `steps` and `batch`
     nets: Mapping[str, Any] = field(default_factory=dict)
     augment: str = "none"
     asks: Mapping[str, Any] = field(default_factory=dict)  # settings of the entry's own query
+    lr_scale: Mapping[str, float] = field(default_factory=dict)  # as that of `zoo.create`
 
 
 def always(plan: Any) -> bool:  # noqa: ARG001

@@ -299,7 +299,7 @@ PAPER = Preset(
         gan_steps=12_000,  # ours: 66 epochs of the 11,686 images of MNIST's 5 and 7
         gan_batch=64,  # ours
         lr_gan=2e-4,  # third-party (R-A, R-B), as is Adam's first beta of one half
-        smooth=0.0,  # third-party (R-A; it has 0.1 on CIFAR-10, with 50 epochs of batches of 128)
+        smooth=0.0,  # third-party (R-A; on CIFAR-10 it has 0.1 for real and made, and 50 epochs of batches of 128)
     ),
     {"trunk": "pixels", "gan": "dcgan", "gan_width": 32, "latent": 100},  # ours; R-A's at 32 pixels have width 64
     asks={"diversity": "none"},

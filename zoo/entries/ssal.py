@@ -111,6 +111,7 @@ RELEASED = Preset(
         pretext_batch=128,
         lr_pretext=0.02,
         lr_top=0.02,
+        top_alone=False,
         cluster_steps=390,  # every epoch
         clusters=5,
         kmeans_iterations=10,
@@ -155,6 +156,7 @@ PAPER = Preset(
         clusters=5,
         kmeans_iterations=10,
         uniform=True,  # recalled
+        top_alone=True,  # recalled
         fresh_top=True,  # recalled
         whiten=False,
     ),

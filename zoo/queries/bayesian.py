@@ -123,9 +123,10 @@ def ask_batch_bald(
 ) -> Asked:
     """Ask for the images whose labels together say most about the weights, greedily.
 
-    Exact while the labels of those asked have no more than so many `configurations`; then that many are drawn, and
-    extended with each image asked. Where the draws of the whole pool would take more than `memory_mib`, candidates
-    are those of the highest BALD. `gain`: what an image adds to the mutual information, in nats; `BALD`: alone.
+    Exact while the labels of those asked have no more than so many `configurations` (ours; the authors' code has
+    40,000); then that many are drawn, and extended with each image asked. Where the draws of the whole pool would take
+    more than `memory_mib`, candidates are those of the highest BALD. `gain`: what an image adds to the mutual
+    information, in nats; `BALD`: alone.
     """
     u, k = scan.probs.shape
     fitting = int(memory_mib * 2**20) // (4 * k * draws * len(scan.members))

@@ -36,7 +36,8 @@ def ask_discriminative(
     In the released code the class weights are counted on one-hot labels and come out as 1, the accuracy that stops
     is that of both classes together (0.91 for a critic that always says unlabeled), and only images of a random
     sample, ten for one labeled, can be asked. Here the weights weigh, both classes count alike, and the sample limits
-    the training alone. Ours besides: features are brought to mean 0 and deviation 1, so that fewer steps are enough.
+    the training alone. Ours besides: features are brought to mean 0 and deviation 1, so that fewer steps are enough,
+    and there are five sub-batches where they have twenty.
     """
     if min(sub_batches, steps, batch, width) < 1 or sample < 0 or lr <= 0:
         raise ValueError(

@@ -68,7 +68,8 @@ def ask_probcover(
     """Ask for the image with the most images around it that no labeled or asked one has around it.
 
     An image covers what is nearer to it than delta. delta = 0: the largest for which a share of `purity` of all balls
-    holds images of one cluster only, of as many clusters as there are classes; measured at `sample` images (ours).
+    holds images of one cluster only, of as many clusters as there are classes; measured at `sample` images, and anew in
+    every round (ours; the authors' code is told one number, 0.75 for its features of CIFAR-10).
     `covers`: images that are newly covered. Of images that cover as many, one is drawn: a folder's images lie class by
     class, and its first would be of one. When all are covered, the rest is drawn (the authors' code repeats
     itself then). Their paper draws among the best five, their code takes the best, and so does this. As for
