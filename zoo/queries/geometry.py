@@ -111,7 +111,7 @@ def gaps_at_most(points: Points, centres: Points) -> Tensor:
         rounded = x[rows].bfloat16()
         exact = rounded.float()
         squares = exact.square().sum(1)
-        near = torch.sub(half, (rounded @ low.T).float()).amin(1).mul_(2).add_(squares)
+        near = (rounded @ low.T).float().sub_(half).amax(1).mul_(-2).add_(squares)
         slack = 2 * HALF * squares.sqrt() * longest
         out[rows] = (near.add_(slack).clamp_(min=0).sqrt_() + (x[rows] - exact).norm(dim=1) + moved).square()
     return out
