@@ -91,7 +91,7 @@ def test_learners_are_made_and_fit_the_images(name: str) -> None:
     study = protocols()[name].study
     shape = {s.name: s.shape for s in datasets.describe()}.get(study.data) or (3, study.size or 64, study.size or 64)
     for learner in study.learners:
-        made = zoo.create(learner, plan=study.plan, **study.settings.get(learner, {}))
+        made = zoo.create(learner, **{"plan": study.plan, **study.settings.get(learner, {})})
         with torch.device("meta"):
             made.entry.build(shape, len(study.classes) or 10, **made.nets)
 
