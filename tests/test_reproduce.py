@@ -38,14 +38,20 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALZOO_HOME", str(tmp_path / "home"))
 
 
-def digits(path: Path, halves: tuple[str, ...] = ("train", "test"), names: str = "457", n: int = 30) -> Path:
+def digits(
+    path: Path,
+    halves: tuple[str, ...] = ("train", "test"),
+    names: str = "457",
+    n: int = 30,
+    size: tuple[int, ...] = (8, 8),
+) -> Path:
     """A folder of small pictures: the classes are dark, grey and bright."""
     chance = np.random.default_rng(0)
     for half in halves:
         for k, name in enumerate(names):
             (path / half / name).mkdir(parents=True)
             for i in range(n):
-                Image.fromarray((80 * k + chance.integers(0, 60, (8, 8))).astype(np.uint8)).save(
+                Image.fromarray((80 * k + chance.integers(0, 60, size)).astype(np.uint8)).save(
                     path / half / name / f"{i}.png"
                 )
     return path
@@ -287,7 +293,7 @@ def synthesizing(**more: Any) -> Study:
     settings = {"gaal": {**QUICK, "query_settings": {"synthesize": True}}}
     fields = {"classes": ("5", "7"), "initial": 10, "budget": 4, "rounds": 2, "judge": "classifier", "confidence": 0.5}
     fields |= {"device": "cpu", "threads": 1, "settings": settings}
-    return Study(data="digits", learners=("gaal",), **{**fields, **more})
+    return Study(**{"data": "digits", "learners": ("gaal",), **fields, **more})
 
 
 def ran(study: Study, out: Path) -> list[dict[str, Any]]:
@@ -311,6 +317,18 @@ def test_made_images_are_judged_and_admitted(tmp_path: Path, monkeypatch: pytest
     assert measures.read(tmp_path / "out" / "results.jsonl")[1].judged == second["judged"]
     report.write(tmp_path / "out")
     assert "4 made, 0 rejected by a classifier, 18 known" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_made_images_have_colours_where_the_pool_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (studies, cell):
+        monkeypatch.setattr(module, "steps", lambda _: 5)
+    where = f"folder:{digits(tmp_path / 'data', names='57', size=(8, 8, 3))}"
+    settings = {"gaal": {**QUICK, "gan": "dcgan", "query_settings": {"synthesize": True}}}
+    study = synthesizing(data=where, classes=(), settings=settings)
+    assert [record["labels"] for record in ran(study, tmp_path / "out")] == [10, 14, 18]
+    with Image.open(tmp_path / "out" / "asked" / "gaal" / "seed0-round1.png") as sheet:
+        red, green, _ = sheet.split()
+        assert red.tobytes() != green.tobytes()
 
 
 def test_what_a_judge_rejects_gets_no_label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

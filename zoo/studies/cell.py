@@ -214,7 +214,7 @@ def ask(study: Study, out: Path, learner: Learner, pool: Pool, file: Path) -> As
     taken, labels = ledger.accepted[:n], labels[:n]
     if len(taken) == n:
         shown = int(taken[-1]) + 1  # the others were not needed
-    put(file, save({"images": selection.images[taken]}))
+    put(file, save({"images": selection.images[taken].contiguous()}))
     counts = {"real": len(ledger.asked), "made": len(taken), "rejected": shown - len(taken)}
     judged = {"by": study.judge, "shown": shown, "labels": labels.tolist(), **counts}
     return Asking([], selection.scores[taken].tolist(), seconds, judged)
