@@ -138,6 +138,13 @@ def test_who_finds_no_cell_free_ends_and_the_others_go_on(tmp_path: Path) -> Non
     assert len(lines(out)) == 1
 
 
+def test_a_seed_that_nobody_is_at_comes_first_so_that_equal_fits_are_made_once(tmp_path: Path) -> None:
+    study, out = studies.prepare(tiny("random", "margin", seeds=2, rounds=0)), tmp_path / "out"
+    with locks.held(out / ".locks" / "seed0"), locks.held(out / ".locks" / "random-seed0"):
+        assert engine.execute(study, out, engine="shared") == [("random", 0)]
+    assert [(line["learner"], line["seed"]) for line in lines(out)] == [("random", 1), ("margin", 1), ("margin", 0)]
+
+
 def test_the_command_says_what_others_are_at_and_the_last_one_writes_the_report(tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = ["compare", "digits", "--learners", "random", "--rounds", "0", "--device", "cpu", "--engine", "shared"]

@@ -176,12 +176,17 @@ def work(study: Study, out: Path, watch: Emit, ranks: Ranks = ALONE) -> None:
 
 @contextmanager
 def _next(study: Study, out: Path) -> Iterator[tuple[str, int, list[Line]] | None]:
-    """A cell that is nobody's and not done, ours inside, with its records so far; None where there is none."""
-    for name, seed in unfinished(study, out):
-        with held(out / ".locks" / f"{name}-seed{seed}") as ours:
-            if ours and len(done := records(out)[name, seed]) <= study.rounds:
-                yield name, seed, done
-                return
+    """A cell that is nobody's and not done, ours inside, with its records so far; None where there is none.
+
+    First one of a seed that nobody else is at: what learners of a seed come to alike is then there for the next.
+    """
+    left = unfinished(study, out)
+    for apart in (True, False):
+        for name, seed in left:
+            with held(out / ".locks" / f"seed{seed}") as alone, held(out / ".locks" / f"{name}-seed{seed}") as ours:
+                if ours and (alone or not apart) and len(done := records(out)[name, seed]) <= study.rounds:
+                    yield name, seed, done
+                    return
     yield None
 
 
