@@ -10,9 +10,11 @@ from torch import nn
 import zoo
 from trainers import ensemble
 from trainers.run import Run
+from zoo.nets.common import Full
+from zoo.nets.trunk import Trunk
 from zoo.queries.bayesian import entropy, extended, frank_wolfe, jointly, posterior, told
 from zoo.register import queries
-from zoo.scan import Scan, dropouts
+from zoo.scan import Scan, dropouts, dropping, parted
 from zoo.testing import CLASSES, Subject, pool
 
 
@@ -49,6 +51,37 @@ def test_dropout_in_a_trunk_is_drawn_too_maps_at_a_time():
     conv, _, average, flat = s.parts["trunk"]
     again = s.each(lambda x: s.parts["head"](flat(average(conv(x) * mask))))
     assert torch.allclose(first, again.log_softmax(1), atol=1e-6)
+
+
+@pytest.mark.parametrize("together", [1, 2**28])
+def test_what_stands_before_a_dropout_in_a_trunk_is_seen_once_for_all_draws(monkeypatch, together):
+    monkeypatch.setattr("zoo.scan.TOGETHER", together)
+    s = scan()
+    conv = nn.Conv2d(3, 6, 3)
+    s.parts["trunk"] = nn.Sequential(
+        nn.Sequential(conv, nn.ReLU()), nn.Dropout2d(0.5), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+    s.parts["head"] = nn.Linear(6, CLASSES)
+    calls = []
+    conv.register_forward_hook(lambda *_: calls.append(1))
+    drawn = list(s.draws(3))
+    seen = len(calls)
+    for draw, log in enumerate(drawn):
+        with dropping(s.generator(f"member 0 draw {draw}"), s.task):
+            plain = s.each(s.task)
+        assert torch.allclose(log, plain.log_softmax(1), atol=1e-6)
+    plainly = len(calls) - seen  # one pass for each draw
+    assert seen == (plainly if together == 1 else plainly // 3)
+
+
+def test_a_network_is_parted_where_its_dropout_stands():
+    drop, inner = nn.Dropout(0.5), nn.Linear(2, 2)
+    first, rest = parted(Trunk(nn.Sequential(nn.Sequential(inner, nn.ReLU(), drop), nn.Tanh()), 2, ()))
+    assert list(map(type, first)) == [nn.Linear, nn.ReLU]
+    assert list(map(type, rest)) == [nn.Dropout, nn.Tanh]
+    first, rest = parted(Full(inner, drop))  # it does more than its layers
+    assert not len(first)
+    assert list(map(type, rest)) == [Full]
 
 
 def test_draws_do_not_depend_on_the_batch_and_touch_no_statistics():

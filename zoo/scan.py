@@ -15,10 +15,12 @@ from trainers import bounds
 from trainers.pool import Pool, normal, portions
 from trainers.ranks import ALONE, Ranks, joined
 from trainers.seeds import Seed, generator
+from zoo.nets.trunk import Trunk
 
 T = TypeVar("T")
 
 ROWS = 2**16  # images whose features go through a head at once
+TOGETHER = 2**28  # bytes of draws, at most, that are made of one pass through the layers before the first dropout
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,13 +147,29 @@ class Scan:
         if t < 1:
             raise ValueError(f"draws={t} must be at least 1")
         for m, (trunk, head) in enumerate(self.members):
-            kept = m == 0 and of is None
-            features = None if dropouts(trunk) else self.features if kept else self.each(trunk, of)
-            for draw in range(t if dropouts(trunk, head) else 1):
-                with dropping(self.generator(f"member {m} draw {draw}"), trunk, head):
-                    seen = self.each(trunk, of) if features is None else features
-                    log = torch.cat(self.through(head, seen)).log_softmax(1)
+            if dropouts(trunk):
+                yield from self._drawn_inside(m, trunk, head, t, of)
+                continue
+            features = self.features if m == 0 and of is None else self.each(trunk, of)
+            for draw in range(t if dropouts(head) else 1):
+                with dropping(self.generator(f"member {m} draw {draw}"), head):
+                    log = torch.cat(self.through(head, features)).log_softmax(1)
                 yield log
+
+    def _drawn_inside(self, m: int, trunk: nn.Module, head: nn.Module, t: int, of: Tensor | None) -> Iterator[Tensor]:
+        """The draws of member m, whose trunk has dropout: what stands before it is seen once for many of them."""
+        first, rest = parted(trunk)
+        size = 4 * self.pool.classes * len(self.pool.unlabeled if of is None else of)
+        for draws in torch.arange(t).split(max(TOGETHER // max(size, 1), 1)):
+
+            def view(x: Tensor, draws: Tensor = draws) -> Tensor:
+                seen, logs = first(x), []
+                for draw in draws.tolist():
+                    with dropping(self.generator(f"member {m} draw {draw}"), rest, head):
+                        logs.append(head(rest(seen)).log_softmax(1))
+                return torch.stack(logs, 1)
+
+            yield from self.each(view, of).unbind(1)
 
     def generator(self, use: str) -> Generator:
         """Random numbers on the CPU for one use: the same at every call for one seed and round."""
@@ -192,6 +210,22 @@ def evaluating(parts: nn.Module) -> Iterator[None]:
 def dropouts(*modules: nn.Module) -> list[_DropoutNd]:
     """The dropout layers inside that drop something."""
     return [m for module in modules for m in module.modules() if isinstance(m, _DropoutNd) and m.p > 0]
+
+
+def parted(network: nn.Module) -> tuple[nn.Sequential, nn.Sequential]:
+    """The layers before the first dropout of a network, and the rest: all of it, where it is no chain of layers."""
+    layers = chain(network)
+    first = next((i for i, layer in enumerate(layers) if dropouts(layer)), len(layers))
+    return nn.Sequential(*layers[:first]), nn.Sequential(*layers[first:])
+
+
+def chain(network: nn.Module) -> list[nn.Module]:
+    """The layers that a network passes one after the other: itself, where it does more than that."""
+    if isinstance(network, Trunk):
+        return chain(network.body)
+    if type(network) is not nn.Sequential:  # those made from it may do more
+        return [network]
+    return [layer for inner in network for layer in chain(inner)]
 
 
 @contextmanager

@@ -53,9 +53,8 @@ def ask(scan: Scan, n: int, *, draws: int = 20, subset: int = 0) -> Asked:
         raise ValueError(f"draws={draws}: two draws at least are needed to disagree")
     some = scan.drawn(n, subset)
     of = scan.pool.unlabeled[some] if subset else None
-    masks = scan.draws(draws, of)
-    first = next(masks)
-    if all(torch.equal(first, other) for other in masks):  # the second differs, unless something is wrong
+    first, second = scan.draws(2, of)  # two differ, unless something is wrong
+    if torch.equal(first, second) and all(torch.equal(first, other) for other in scan.draws(draws, of)):
         raise RuntimeError("dropout makes no difference to any image, so BALD is zero everywhere. Raise dropout")
     seen = posterior(scan, draws, of)
     asked = top(seen.bald, n, BALD=seen.bald, disagreement=against(seen))
