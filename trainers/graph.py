@@ -20,6 +20,7 @@ VALUES = 2**24  # similarities held at once
 GROUP = 32  # values whose largest is looked for first
 MANY = 10_000  # images from which on another package's index is worth its start
 ITERATIONS = 20  # of conjugate gradients, always all of them: no look at the residual, so no wait for the device
+LINE = 16  # float32 values that a processor fetches at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,8 +141,11 @@ def diffuse(graph: Graph, sources: Tensor, alpha: float = 0.99, iterations: int 
     """What reaches every node from the sources (n m): z in (I - alpha S) z = sources, by conjugate gradients (n m).
 
     Every column has coefficients of its own, and is what it would be alone. `iterations` are done whatever is left.
+    Where there are more than a few, columns of zeros fill the rows up to whole lines of memory, which takes less time.
     """
-    z, left = torch.zeros_like(sources), sources
+    m = sources.shape[1]
+    left = F.pad(sources, (0, -m % LINE if m > LINE // 2 else 0))
+    z = torch.zeros_like(left)
     along, size = left, left.square().sum(0)
     for _ in range(iterations):
         change = torch.sub(along, graph @ along, alpha=alpha)
@@ -149,7 +153,7 @@ def diffuse(graph: Graph, sources: Tensor, alpha: float = 0.99, iterations: int 
         z, left = torch.addcmul(z, along, step), torch.addcmul(left, change, step, value=-1)
         size, before = left.square().sum(0), size
         along = torch.addcmul(left, along, ratio(size, before))
-    return z
+    return z[:, :m]
 
 
 def propagate(
