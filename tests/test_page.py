@@ -1,6 +1,7 @@
 """The parts of the page beyond the summary: where gains come from, and what accuracy has cost."""
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from test_report import page, words
 
 from zoo.studies import measures, report
 from zoo.studies.curves import lines_of
+from zoo.studies.drawings import course
 
 AREAS = {"random": 0.50, "waal": 0.62, "waal+random": 0.57, "plain+waal": 0.53, "margin": 0.55}
 CONTROLS = ["waal+random", "plain+waal"]
@@ -142,3 +144,36 @@ def test_seconds_that_round_to_nothing_are_drawn(tmp_path: Path) -> None:
     text, _ = page(study(tmp_path, fit_seconds=lambda _: 0.0, select_seconds=lambda _: 0.0))
     assert "Accuracy over seconds" in text
     assert "nan" not in text.split('data-unit="seconds"')[1].split("</figure>")[0].lower()
+
+
+# Games
+
+
+def test_the_page_shows_how_a_game_went_over_the_rounds(tmp_path: Path) -> None:
+    def told(line: dict[str, Any]) -> dict[str, float]:
+        return {"critic_auc": (0.5, 0.75, 0.625)[line["round"]]} if line["learner"] == "waal" else {}
+
+    text, reader = page(study(tmp_path, diagnosis=told))
+    assert "waal critic_auc 0.625 0.625 to 0.625 2" in section(words(reader), "Diagnosis", "Settings")
+    assert "critic_auc of waal, round by round: 0.5, 0.75, 0.625" in text
+    assert [found for found in re.findall(r'd="(M[^"]+)"', text) if found == "M0 5L50 -5L100 0"]
+
+
+def test_a_number_of_one_round_has_no_course(tmp_path: Path) -> None:
+    text, reader = page(study(tmp_path, rounds=0, diagnosis=lambda _: {"critic_auc": 0.5}))
+    assert "waal critic_auc 0.5 0.5 to 0.5 0 –" in section(words(reader), "Diagnosis", "Settings")
+    assert "round by round" not in text
+
+
+@pytest.mark.parametrize(
+    ("values", "path"),
+    [
+        ((), ""),
+        ((1.0,), ""),
+        ((2.0, 2.0), "M0 0L100 0"),
+        ((0.0, math.nan, 1.0), "M0 5L100 -5"),
+        ((math.nan, 1.0), ""),
+    ],
+)
+def test_a_course_goes_from_its_least_to_its_greatest(values: tuple[float, ...], path: str) -> None:
+    assert course(values) == path

@@ -114,3 +114,14 @@ def bars(splits: Sequence[Split]) -> dict[str, list[tuple[float, float]]]:
         learner: [(round(min(0.0, value) / reach, 3), round(abs(value) / reach, 3)) for value in both]
         for learner, both in parts.items()
     }
+
+
+def course(values: Sequence[float]) -> str:
+    """A path through the values from left to right, the least at the bottom and the greatest on top, on 100 x 10."""
+    there = [(i, value) for i, value in enumerate(values) if math.isfinite(value)]
+    if len(there) < 2:
+        return ""
+    low, high = min(value for _, value in there), max(value for _, value in there)
+    low, high = (low, high) if high > low else (low - 0.5, low + 0.5)
+    ends = [f"{100 * i / (len(values) - 1):.4g} {5 - 10 * (value - low) / (high - low):.4g}" for i, value in there]
+    return "M" + "L".join(ends)

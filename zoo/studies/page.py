@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.studies import critical, measures, pictures, reproduce, statistics
 from zoo.studies.curves import Line, lines_of, short
-from zoo.studies.drawings import bars, charts, forest, hover
+from zoo.studies.drawings import bars, charts, course, forest, hover
 from zoo.studies.gains import Split, gain_split
 from zoo.studies.glossary import meanings
 from zoo.studies.measures import BASELINES, Record, Row
@@ -229,22 +229,24 @@ def _steps(lines: Sequence[Line]) -> dict[str, Any]:
     }
 
 
-def _diagnoses(records: Sequence[Record], learners: Sequence[str]) -> list[tuple[str, int, list[tuple[str, str, Any]]]]:
-    """Each learner's own numbers after the last round that has some: meaning, mean, least and greatest over seeds."""
+def _diagnoses(records: Sequence[Record], learners: Sequence[str]) -> list[dict[str, Any]]:
+    """Each learner's own numbers about its game: after the last round that has some, and how they got there."""
     found = []
     for learner in measures.order(records, learners):
         own = [record for record in records if record.learner == learner and record.diagnosis]
-        last = max((record.round for record in own), default=0)
-        here = [record.diagnosis for record in own if record.round == last]
         means = meanings(own[-1].entry or "") if own else {}
-        numbers = []
-        for name in dict.fromkeys(name for diagnosis in here for name in diagnosis):
-            values = [diagnosis[name] for diagnosis in here if name in diagnosis]
-            numbers.append(
-                (name, means.get(name, ""), (math.fsum(values) / len(values), min(values), max(values), len(values)))
+        for name in dict.fromkeys(name for record in own for name in record.diagnosis):
+            told = [(record.round, record.diagnosis[name]) for record in own if name in record.diagnosis]
+            by_round = [[value for at, value in told if at == number] for number in sorted({at for at, _ in told})]
+            rounds = [math.fsum(values) / len(values) for values in by_round]
+            found.append(
+                {
+                    **{"learner": learner, "name": name, "meaning": means.get(name, "")},
+                    **{"mean": rounds[-1], "low": min(by_round[-1]), "high": max(by_round[-1])},
+                    **{"seeds": len(by_round[-1]), "last": max(at for at, _ in told)},
+                    **{"rounds": rounds, "course": course(rounds)},
+                }
             )
-        if numbers:
-            found.append((learner, last, numbers))
     return found
 
 
