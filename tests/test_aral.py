@@ -297,7 +297,7 @@ def test_rebuilding_trains_the_generator_only_where_it_is_live():
             for p in parts[part].parameters():
                 nn.init.zeros_(p)  # features that are all alike
         before = torch.cat([p.detach().flatten() for p in parts["generator"].parameters()])
-        still = plan(lr=1e-30, adv=0.0, reconstruction=form, beta1_game=0.0)
+        still = plan(lr=1e-30, adv=1e-30, reconstruction=form, beta1_game=0.0)
         aral.train(Run(random_pool()), random_pool(), still, **parts)
         after = torch.cat([p.detach().flatten() for p in parts["generator"].parameters()])
         assert (not torch.allclose(before, after, atol=1e-6)) is moved, form
@@ -675,3 +675,35 @@ def test_networks_that_make_no_sense_are_refused(nets, word):
 def test_images_too_small_are_refused():
     with pytest.raises(ValueError, match="Enlarge"):
         Generator((1, 6, 6), 3)
+
+
+def test_with_everything_labeled_the_classifier_keeps_its_optimizer():
+    pool, betas = random_pool(), []
+
+    class Seeing(Run):
+        def setup(self, module, optimizer, player=None):
+            betas.append(optimizer.param_groups[0]["betas"])
+            return super().setup(module, optimizer, player)
+
+    full = pool.reveal(pool.unlabeled)
+    aral.train(Seeing(full), full, plan(optimizer="adam", beta1=0.5, beta2=0.99), **cast())
+    assert betas == [(0.5, 0.99)]
+
+
+@pytest.mark.parametrize("settings", [{}, MNIST])
+def test_only_convolutions_are_half(settings):
+    pool = random_pool(16, (1, 28, 28))
+    learner = zoo.create("aral", plan="released", device="cpu", **settings)
+    parts, half = learner.build(pool.shape, pool.classes), set()
+    for part in parts.values():
+        for module in part.modules():
+            module.register_forward_hook(
+                lambda module, _, out: half.add(type(module)) if getattr(out, "dtype", None) == torch.bfloat16 else None
+            )
+    label = torch.eye(pool.classes)[:3]
+    with torch.autocast("cpu", torch.bfloat16):
+        made = parts["generator"](parts["generator"].get_submodule("prior")(label), label)
+        mu, _ = parts["encoder"](made.float(), label)
+        parts["head"](parts["trunk"](made.float())), parts["critic"](mu)
+    assert not any(issubclass(kind, nn.Linear) for kind in half)
+    assert any(issubclass(kind, nn.Conv2d) for kind in half) == (not settings)

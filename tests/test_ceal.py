@@ -149,6 +149,13 @@ def test_it_is_0_at_the_round_that_arithmetic_says_under_both_pairs_of_settings(
         assert [now for now in range(30) if ceal.threshold(plan, now) == 0] == list(range(zero, 30))
 
 
+def test_what_rounding_leaves_of_the_threshold_is_nothing():
+    for n in range(1, 40):
+        for delta0 in (5e-5, 0.005, 0.05, 0.3):
+            assert ceal.threshold(ceal.Plan(delta0=delta0, dr=delta0 / n), n) == 0
+            assert n == 1 or ceal.threshold(ceal.Plan(delta0=delta0, dr=delta0 / n), n - 1) > 0
+
+
 def test_a_fit_counts_its_round_from_the_initial_set_on():
     pool = random_pool()
     for now in range(3):

@@ -46,6 +46,19 @@ def test_by_default_a_twin_trains_as_random_questions_do(name):
     assert twin is None or twin.loop == zoo.create("random", device="cpu").loop
 
 
+@pytest.mark.parametrize(("name", "plan"), [("llal", "paper"), ("ta_vaal", "released"), ("waal", "paper")])
+def test_the_twin_of_a_published_plan_takes_its_steps_and_its_optimizer(name, plan):
+    small = {"trunk": "small", "width": 4, "steps": 8, "batch": 8}
+    small |= {"game_steps": 2, "vae_width": 4, "subset": 8} if name == "ta_vaal" else {}
+    control = zoo.create(name, plan=plan, training="plain", device="cpu", **small)
+    now = pool().reveal(pool().unlabeled[:20])
+    steps = 8 * -(-len(now.labeled) // 8) // -(-len(now.rounds[0]) // 8) if control.loop.grow else 8
+    assert control.twin.length(now) == steps
+    assert (name == "waal") == (steps == 8)
+    fields = ("momentum", "late", "nesterov", "weight_decay", "schedule", "lr")
+    assert [getattr(control.twin.loop, f) for f in fields] == [getattr(control.loop, f) for f in fields]
+
+
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
 def test_the_control_keeps_the_laws(law):
     if law.__name__ == "killed_and_resumed_is_never_killed":  # its twin's steps come after its own

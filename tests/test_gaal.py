@@ -593,3 +593,20 @@ def test_a_plan_that_makes_no_sense_is_refused(setting):
 def test_there_is_no_released_plan():
     with pytest.raises(zoo.UnknownName, match="could not be found"):
         zoo.create("gaal", plan="released")
+
+
+def test_a_frozen_svm_is_refused():
+    pool = random_pool()
+    for frozen in ({"freeze": "head"}, {"lr_scale": {"head": 0}}):
+        with pytest.raises(ValueError, match="frozen learns nothing"):
+            zoo.create("gaal", learner="svm", trunk="pixels", gan_steps=0, device="cpu", **frozen).fit(pool)
+
+
+def test_steps_of_an_svm_are_counted_without_fitting_it(monkeypatch):
+    monkeypatch.setattr(gaal, "svm", None)
+    assert zoo.create("gaal", learner="svm", trunk="pixels", gan_steps=0, device="cpu").length(random_pool()) == 0
+
+
+def test_plain_training_of_no_steps_is_no_control():
+    with pytest.raises(ValueError, match="takes no steps"):
+        zoo.create("gaal", plan="paper", training="plain", device="cpu")

@@ -62,8 +62,27 @@ def test_real_images_need_no_judge():
         zoo.judge(Selection(torch.tensor([1]), torch.zeros(1)), by=p)
     with pytest.raises(ValueError, match="confidence=2"):
         zoo.judge(made_of(p.images[:1]), by=p, confidence=2)
-    with pytest.raises(ValueError, match="labels came back"):
-        zoo.judge(made_of(p.images[:2]), by=lambda _: torch.tensor([1]))
+
+
+@pytest.mark.parametrize("answer", [[1], [0.7, 0.7], [-7, 0], "ab", [[1, 2]]])
+def test_a_person_answers_with_labels(answer):
+    with pytest.raises(ValueError, match=r"images were shown|is none"):
+        zoo.judge(made_of(pool().images[:2]), by=lambda _: answer)
+
+
+def test_judges_who_cannot_judge_are_refused():
+    p = pool()
+    made = made_of(p.images[:2])
+    with pytest.raises(ValueError, match="supposition"):
+        zoo.judge(made, by=p.suppose(p.unlabeled[:3], [0, 0, 0]))
+    with pytest.raises(ValueError, match="do not fit a pool"):
+        zoo.judge(made_of(torch.zeros(2, 1, 9, 9, dtype=torch.uint8)), by=p)
+    with pytest.raises(ValueError, match="label 9 is none"):
+        zoo.judge(made, by=replace(p, labels=torch.full_like(p.labels, -1), oracle=lambda i: torch.full_like(i, 9)))
+    with pytest.raises(TypeError, match="by=None cannot judge"):
+        zoo.judge(made, by=None)
+    with pytest.raises(RuntimeError, match="not fitted"):
+        zoo.judge(made, by=p, through=zoo.create("plain", device="cpu"))
 
 
 def test_with_unique_no_real_image_is_compared_with_two_made_ones():

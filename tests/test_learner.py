@@ -48,7 +48,10 @@ def test_unknown_names_get_the_closest_one(act, word):
     [
         ({"stepz": 3}, TypeError, "Did you mean 'steps'"),
         ({"query_settings": {"beta": 1}}, TypeError, "has no setting 'beta'"),
+        ({"query": "bald", "query_settings": {"draws": "many"}}, ValueError, "draws='many' must be a whole number"),
+        ({"query": "waal", "query_settings": {"weight": float("nan")}}, ValueError, "weight=nan is no number"),
         ({"steps": 2.5}, ValueError, "steps=2.5 must be a whole number"),
+        ({"lr": float("nan")}, ValueError, "lr=nan is no number"),
         ({"steps": True}, ValueError, "must be a whole number"),
         ({"lr": "fast"}, ValueError, "must be of type float"),
         ({"lr": 0}, ValueError, "lr=0 must be above 0"),
@@ -76,6 +79,42 @@ def test_what_needs_another_part_is_refused_before_training():
 
 def test_a_whole_number_does_for_a_float():
     assert zoo.create("plain", lr=1).loop.lr == 1
+    assert zoo.create("plain", dropout=0).build(SHAPE, CLASSES)["head"].dropout.__class__ is torch.nn.Identity
+
+
+@pytest.mark.parametrize("name", ["vaal", "ta_vaal", "llal", "waal"])
+def test_a_diagnosis_looks_at_images_of_the_pools_kind_and_at_two_at_least(name):
+    learner = fitted(name)
+    with pytest.raises(ValueError, match=r"images are .* for this learner"):
+        learner.diagnose(pool(), torch.zeros(4, 1, 9, 9, dtype=torch.uint8))
+    for few in (0, 1):
+        with pytest.raises(ValueError, match=f"{few} held-out images say nothing"):
+            learner.diagnose(pool(), pool().images[:few])
+
+
+def test_a_fit_is_known_by_all_of_its_images():
+    """However large the pool: what was made of other images is never taken for what these make."""
+    images = torch.randint(0, 256, (2_500, 1, 8, 8), dtype=torch.uint8)
+    other = images.clone()
+    other[1::2] = 255 - other[1::2]
+    pools = [zoo.Pool.of(some, torch.zeros(2_500).long(), 2).reveal([0, 1]) for some in (images, other, images.clone())]
+    learner = zoo.create("gaal", gan_steps=1, **QUICK)
+    keys = [(learner.fit_key(p), learner.pretext_key(p)) for p in pools]
+    assert keys[0] == keys[2]
+    assert not {*keys[0]} & {*keys[1]}
+    images[7] = 0
+    assert learner.fit_key(pools[0]) != keys[0][0]
+    nhwc = replace(pools[1], images=other.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2))
+    assert learner.fit_key(nhwc) == keys[1][0]
+
+
+def test_what_the_query_draws_is_part_of_a_fit_that_draws_the_same():
+    def key(asking, **settings):
+        seed = {"networks": 0, "batches": 0, "queries": asking}
+        return zoo.create("ta_vaal", seed=seed, device="cpu", **settings).fit_key(pool())
+
+    assert key(0) == key(1)
+    assert key(0, subset=5) != key(1, subset=5)
 
 
 def test_settings_replace_the_presets_one_by_one():

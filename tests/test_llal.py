@@ -1,6 +1,7 @@
 """Learning loss against its equations: the pairs, one step, who shapes whom, the query, and its character."""
 
 import math
+from collections import OrderedDict
 from copy import deepcopy
 from dataclasses import replace
 from types import SimpleNamespace
@@ -20,7 +21,7 @@ from trainers.seeds import generator
 from zoo import diagnosis
 from zoo.entries.llal import predict, ranker
 from zoo.nets.ranker import Ranker
-from zoo.nets.trunk import task, trunk
+from zoo.nets.trunk import Trunk, task, trunk
 from zoo.register import entries
 
 SHAPE, CLASSES = (1, 8, 8), 3
@@ -225,7 +226,7 @@ def test_it_reads_every_trunk(name, shape, channels, last):
     assert net.training
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
     assert [look[0].in_features for look in reader.looks] == channels
-    assert reader.last is last
+    assert reader.last == (last,) * len(channels)
     x = torch.rand(2, *shape) * 2 - 1
     features, maps = read(net.eval(), x)
     assert torch.equal(features, net(x))
@@ -272,6 +273,8 @@ def test_a_trunk_without_stages_is_refused():
     net.paths = ()
     with pytest.raises(ValueError, match="no stages"):
         ranker(net, SHAPE, 4)
+    with pytest.raises(ValueError, match="no stages"):
+        zoo.create("llal", trunk="pixels", device="cpu").build(SHAPE, 2)
     with pytest.raises(ValueError, match="maps to read"):
         Ranker([], 4)
 
@@ -283,12 +286,62 @@ def test_published_schedule_drops_once_at_epoch_160_of_200():
     assert entries()["llal"].plans["paper"].loop.schedule == "late-drop"
 
 
+def test_steps_grow_with_the_labels_that_were_answered():
+    """Who could not tell in round 0 has given no label."""
+    images, loop = torch.zeros(60, *SHAPE, dtype=torch.uint8), llal.Plan(steps=100, batch=4, grow=True)
+    pool = Pool.hidden(images, 2, lambda asked: torch.where(asked % 2 == 0, 1, -1))
+    first = pool.reveal(torch.arange(16))
+    assert len(first.labeled) == 8
+    assert supervised.grown(loop, first).steps == 100
+    assert supervised.grown(loop, first.reveal(torch.arange(16, 32))).steps == 200
+
+
+@pytest.mark.parametrize("data", ["read", "bare"])
+def test_it_refuses_stages_that_make_no_maps(data):
+    class Odd(nn.Module):
+        def forward(self, x):
+            return [x] if data == "bare" else x.flatten(1)
+
+    body = nn.Sequential(OrderedDict(odd=Odd(), end=Pick()))
+    with pytest.raises(ValueError, match=r"odd of this trunk makes .*take another trunk"):
+        ranker(Trunk(nn.Sequential(nn.Conv2d(1, 4, 1), body), 4, ("1.odd",)), SHAPE, 4)
+
+
+class Pick(nn.Module):
+    """Anything to features (b d)."""
+
+    def forward(self, x):
+        return (x[0] if isinstance(x, list) else x).flatten(1)[:, :4]
+
+
+def test_it_reads_channels_where_each_stage_has_them():
+    """A convolution's second, tokens' last, as told; whichever side is as long as told."""
+
+    class Tokens(nn.Module):
+        def forward(self, x):
+            return x.flatten(2).transpose(1, 2)
+
+    class Last(nn.Module):
+        def forward(self, x):
+            return x.permute(0, 2, 3, 1)
+
+    body = nn.Sequential(nn.Conv2d(1, 4, 1), Last(), nn.Conv2d(8, 6, 1), Tokens(), Pick())
+    net = Trunk(body, 4, ("0", "1", "2", "3"), (4, 4, 6, 6))
+    reader = ranker(net, SHAPE, 8)
+    assert reader.last == (False, True, False, True)
+    assert [look[0].in_features for look in reader.looks] == [4, 4, 6, 6]
+    _, maps = read(net, torch.rand(3, *SHAPE))
+    assert reader(maps).shape == (3,)
+    with pytest.raises(ValueError, match=r"^2 of this trunk makes \(1, 6, 8, 4\), no map"):
+        ranker(Trunk(body, 4, ("2",), (5,)), SHAPE, 8)
+
+
 def test_published_epochs_grow_with_the_labels():
     loop, first = entries()["llal"].plans["paper"].loop, torch.arange(1000)
     for labels, batches in ((1000, 8), (2000, 16), (10_000, 79)):
-        now = SimpleNamespace(labeled=torch.arange(labels), rounds=(first,))
-        assert llal.grown(loop, now) == 200 * batches
-        assert llal.grown(llal.Plan(), now) == llal.Plan().steps
+        now = SimpleNamespace(labeled=torch.arange(labels), rounds=(first,), labels=torch.zeros(20_000).long())
+        assert supervised.grown(loop, now).steps == 200 * batches
+        assert supervised.grown(llal.Plan(), now) == llal.Plan()
 
 
 def test_what_grows_is_the_whole_training_its_joint_share_and_its_schedule():

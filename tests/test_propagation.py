@@ -79,6 +79,15 @@ def test_what_nothing_reaches_comes_first():
     assert asked.detail["f"][0] == 0
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [{"neighbours": 0}, {"neighbours": -1}, {"iterations": 0}, {"alpha": 1.5}, {"alpha": 0.0}, {"gamma": 0.0}],
+)
+def test_settings_under_which_nothing_spreads_are_refused(settings):
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        ask(cloud(3, 10), 2, **settings)
+
+
 def test_never_what_is_labeled_and_never_twice():
     scan = cloud(5, 30)
     asked = ask(scan, 30, neighbours=4)

@@ -18,6 +18,7 @@ from trainers.seeds import reseed
 from zoo.entries.ssal import diagnose, doubt, precision, spread
 from zoo.nets.trunk import task, trunk
 from zoo.register import entries
+from zoo.studies.beliefs import pseudo_labels
 
 SHAPE, CLASSES = (1, 8, 8), 3
 
@@ -86,14 +87,22 @@ def test_steps_on_labels_alone_are_plain_training():
     equal(parts, mirror)
 
 
-@pytest.mark.parametrize("omega", [True, False])
+@pytest.mark.parametrize("omega", ["surest", "raw", None])
 @pytest.mark.parametrize("zeta", [True, False])
 @pytest.mark.parametrize("features", ["clean", "augmented"])
 @pytest.mark.parametrize("mode", ["prob", "full", "uniform"])
-def test_a_step_on_spread_labels_is_the_written_out_equation(omega, zeta, features, mode):
+@pytest.mark.parametrize("by", ["weights", "images"])
+def test_a_step_on_spread_labels_is_the_written_out_equation(omega, zeta, features, mode, by):
     pool, parts = random_pool(), cast()
     mirror = deepcopy(parts)
-    ours = plan(omega=omega, zeta=zeta, features=features, lp_mode=mode)
+    ours = plan(
+        omega=omega is not None,
+        surest=omega == "surest",
+        zeta=zeta,
+        features=features,
+        lp_mode=mode,
+        counts=by,
+    )
     ssal.train(Run(pool, seed=3, augment="shift"), pool, ours, **parts)
 
     run = Run(pool, seed=3, augment="shift")
@@ -108,18 +117,23 @@ def test_a_step_on_spread_labels_is_the_written_out_equation(omega, zeta, featur
             v = mirror["trunk"](run.look(torch.arange(60), "none" if features == "clean" else "shift"))
         net.train()
         believed = graph.propagate(graph.build(v, 5), torch.arange(12), pool.labels[:12], 3)
-        y_u, w_u = believed.labels[12:], believed.weights[12:]
+        y_u, w_u = believed.labels[12:], (believed.weights if omega == "surest" else believed.raw)[12:]
         drawn = graph.draw(w_u, m) if mode == "prob" else torch.randperm(48)[:m]
         (x, y), j = next(labeled), drawn[next(order)]
         logits = net(torch.cat([x, run.look(12 + j)]))
-        counts = Counter([*pool.labels[:12].tolist(), *y_u[drawn].tolist()])
-        loss = 0.0
+        seen = [(int(k), 1.0) for k in pool.labels[:12]]
+        seen += [
+            (int(k), 1.0 if by == "images" or omega is None else float(w))
+            for k, w in zip(y_u[drawn], w_u[drawn], strict=True)
+        ]
+        counts = [sum(w for k, w in seen if k == c) for c in range(3)]
+        loss, weight = 0.0, 0.0
         for i in range(10):
             target = int(y[i] if i < 4 else y_u[j[i - 4]])
-            sure = 1.0 if i < 4 or not omega else w_u[j[i - 4]]
-            rare = (12 + m) / 3 / counts[target] if zeta else 1.0
-            loss = loss - sure * rare * logits[i].log_softmax(0)[target] / 10
-        moved(step, loss)
+            sure = 1.0 if i < 4 or omega is None else w_u[j[i - 4]]
+            rare = sum(counts) / 3 / max(1, counts[target]) if zeta else 1.0
+            loss, weight = loss - sure * rare * logits[i].log_softmax(0)[target], weight + sure
+        moved(step, loss / (10 if by == "images" else weight))
     equal(parts, mirror)
 
 
@@ -271,15 +285,16 @@ def test_labels_spread_anew_every_so_many_steps(monkeypatch):
     assert (classes, alpha, iterations) == (3, 0.99, 20)
 
 
-def test_with_no_weight_the_unlabeled_leave_the_loss_of_the_labels_scaled_by_their_share(monkeypatch):
-    """Division is by the batch, not by the sum of the weights: 50/128 of the labels' own loss."""
+@pytest.mark.parametrize(("by", "share"), [("images", 50 / 128), ("weights", 1.0)])
+def test_with_no_weight_the_unlabeled_leave_the_loss_of_the_labels(by, share, monkeypatch):
+    """Divided by the batch, as published, 50/128 of it; divided by the sum of the weights, all of it."""
     pool, lines = random_pool(), []
     nothing = graph.Spread(torch.zeros(60).long(), torch.zeros(60), torch.zeros(60))
     monkeypatch.setattr(graph, "propagate", lambda *_: nothing)
     parts = cast()
     run = Run(pool, journal=lambda *line: lines.append(line[:2]))
     mirror = deepcopy(parts)
-    ssal.train(run, pool, plan(mixed_batch=128, zeta=False), **parts)
+    ssal.train(run, pool, plan(mixed_batch=128, zeta=False, counts=by), **parts)
     run = Run(pool)
     run.stream(pool.labeled, 32)
     labeled, order = run.stream(pool.labeled, 50), run.order(torch.arange(24), 78)
@@ -288,7 +303,7 @@ def test_with_no_weight_the_unlabeled_leave_the_loss_of_the_labels_scaled_by_the
         drawn = pool.unlabeled[graph.draw(nothing.weights[12:], 24)]
         (x, y), i = next(labeled), drawn[next(order)]
         logits = nn.Sequential(*mirror.values())(torch.cat([x, run.look(i)]))
-    assert dict(lines)["semi/loss"] == pytest.approx(F.cross_entropy(logits[:50], y).item() * 50 / 128, rel=1e-5)
+    assert dict(lines)["semi/loss"] == pytest.approx(F.cross_entropy(logits[:50], y).item() * share, rel=1e-5)
 
 
 @pytest.mark.parametrize("semi", ["propagation", "fixmatch"])
@@ -395,13 +410,15 @@ def test_character_the_unlabeled_teach_what_one_label_of_each_kind_cannot(seed, 
 
 def test_drawing_follows_omega_and_weighs_by_it_once_more():
     """What the released code does: the chance and the weight, together about the square."""
-    spreading = graph.Spread(torch.arange(400) % 3, torch.linspace(0, 1, 400), torch.zeros(400))
+    spreading = graph.Spread(torch.arange(400) % 3, torch.linspace(0, 1, 400), torch.linspace(0, 0.2, 400))
     drawn = {}
     for mode in ("prob", "uniform", "full"):
-        beliefs = ssal.Beliefs(400 if mode == "full" else 100, 3)
-        beliefs.take(torch.arange(400), spreading, plan(lp_mode=mode))
+        beliefs, again = (ssal.Beliefs(400 if mode == "full" else 100, 3) for _ in range(2))
+        beliefs.take(torch.arange(400), spreading, plan(lp_mode=mode, surest=True))
         drawn[mode] = spreading.weights[beliefs.drawn].mean().item()
         assert torch.equal(beliefs.omega, spreading.weights[beliefs.drawn])
+        again.take(torch.arange(400), spreading, plan(lp_mode=mode))
+        assert torch.equal(again.omega, spreading.raw[again.drawn])
         assert torch.equal(beliefs.labels, spreading.labels[beliefs.drawn])
     assert drawn["full"] == pytest.approx(0.5, abs=1e-4)
     assert drawn["uniform"] == pytest.approx(0.5, abs=0.1)
@@ -540,3 +557,22 @@ def test_paper_and_released_plans_say_what_they_change():
 def test_a_plan_that_makes_no_sense_is_refused(setting):
     with pytest.raises(ValueError, match=next(iter(setting))):
         zoo.create("ssal", **setting)
+
+
+@pytest.mark.parametrize("settings", [{}, {"omega": False}, {"surest": True}, {"counts": "images"}])
+def test_what_no_label_has_reached_is_of_no_class(settings):
+    """They weigh nothing, and no class is taken for frequent because of them."""
+    raw = torch.tensor([1.0, 1.0, 0.5, 0.5, *(6 * [0.0])])
+    spreading = graph.Spread(torch.tensor([0, 1, 0, 1, *(6 * [0])]), raw, raw)
+    beliefs = ssal.Beliefs(8, 2)
+    beliefs.take(torch.arange(2, 10), spreading, plan(lp_mode="full", **settings))
+    order = beliefs.drawn.argsort()
+    assert beliefs.omega[order].gt(0).tolist() == [True, True, *(6 * [False])]
+    assert beliefs.zeta.tolist() == [1, 1]
+
+
+def test_a_learner_that_spreads_no_labels_is_asked_for_none():
+    pool = random_pool()
+    told = {semi: pseudo_labels(learner(semi=semi).fit(pool), pool) for semi in ("propagation", "fixmatch", "none")}
+    assert told.pop("propagation")["count"] == len(pool.unlabeled)
+    assert set(told.values()) == {None}

@@ -351,6 +351,7 @@ def test_it_doubts_the_ranker_and_the_game():
     doubts = zoo.create("ta_vaal", device="cpu").doubts
     works = {"rank_correlation": 0.7, "critic_auc": 0.8, "active_units": 30, "latent_units": 32}
     assert doubts(works) == []
+    assert "turned around" in doubts({**works, "critic_auc": 0.2})[0]
     assert len(doubts({**works, "rank_correlation": 0.0, "critic_auc": 0.52, "active_units": 0})) == 3
     assert "0.52" in doubts({**works, "critic_auc": 0.52})[0]
     assert "only 0 of 32 latent units" in doubts({**works, "active_units": 0})[0]
@@ -384,13 +385,13 @@ def test_a_decoder_that_is_told_something_keeps_every_shape(side):
 
 
 def test_published_steps():
-    entry, first = entries()["ta_vaal"], torch.arange(1000)
+    entry, first, known = entries()["ta_vaal"], torch.arange(1000), torch.zeros(20_000).long()
     for plan, bound, rank in (("paper", "image", "rank"), ("released", "released", "released")):
         loop, nets = entry.plans[plan].loop, entry.plans[plan].nets
         assert (loop.elbo, nets["rank"], loop.apart) == (bound, rank, True)
-        assert ta_vaal.grown(loop, SimpleNamespace(labeled=first, rounds=(first,))) == 8_593
+        assert ta_vaal.grown(loop, SimpleNamespace(labeled=first, rounds=(first,), labels=known)) == 8_593
         for labels in (2000, 10_000):  # as the released code counts, but for its rounding down of the first
-            now = SimpleNamespace(labeled=torch.arange(labels), rounds=(first,))
+            now = SimpleNamespace(labeled=torch.arange(labels), rounds=(first,), labels=known)
             assert ta_vaal.grown(loop, now) == pytest.approx((labels + 10_000) * 100 / 128, abs=3)
     assert ta_vaal.grown(ta_vaal.Plan(), now) == 200
 

@@ -481,7 +481,7 @@ def test_ours_takes_the_steps_of_plain_training():
 @pytest.mark.parametrize(
     "setting",
     [
-        {"alpha": -1.0},
+        {"alpha": 0.0},
         {"momentum": 0.0},
         {"late": -0.1},
         {"gamma": "half"},
@@ -524,6 +524,7 @@ def test_doubts_are_sentences_with_their_numbers():
     assert "0.51" in auc
     assert "0.06" in slope
     assert "2%" in share
+    assert "turned around" in doubt({**numbers, "critic_auc": 0.2})[0]
     assert doubt({"critic_auc": 0.7, "distance": 1.0, "slope": 1.1, "critic_share": 0.4}) == []
 
 

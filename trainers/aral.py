@@ -49,7 +49,7 @@ from trainers.passes import through
 from trainers.players import looking_on
 from trainers.pool import Pool
 from trainers.run import Run
-from trainers.supervised import SCHEDULES, adam, rate, require
+from trainers.supervised import SCHEDULES, adam, grown, pace, rate, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +78,8 @@ class Plan(supervised.Plan):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self, at_least=dict.fromkeys(("game_steps", "cls", "gan", "trd", "adv"), 0))
-        require(self, above={"lr_game": 0, "lr_critic": 0})
+        require(self, at_least=dict.fromkeys(("game_steps", "cls", "gan", "trd"), 0))
+        require(self, above={"adv": 0, "lr_game": 0, "lr_critic": 0})
         require(self, choices={"match": tuple(MATCHES), "reconstruction": tuple(BOUNDS), "known": tuple(KNOWN)})
         require(self, choices={"schedule_game": tuple(SCHEDULES)})
         for name in ("beta1", "beta1_game", "beta2", "beta2_game", "beta2_critic"):
@@ -98,26 +98,26 @@ def train(
     encoder: nn.Module,  # (b c h w), (b k) -> mu (b z), logvar (b z)
     critic: nn.Module,  # (b z) -> logit (b,): above zero means labeled
 ) -> None:
-    if not len(pool.unlabeled):
-        supervised.train(run, pool, plan, trunk=trunk, head=head)
-        run.say("aral: nothing is unlabeled, so there is no game, and the classifier learns from the labels alone")
-        return
-
-    k, prior = pool.classes, generator.get_submodule("prior")
+    plan, k, prior = grown(plan, pool), pool.classes, generator.get_submodule("prior")
     match, bound, known = MATCHES[plan.match], BOUNDS[plan.reconstruction], KNOWN[plan.known]
     task, task_step = run.setup(Task(trunk, head), remembering(supervised.optimizer(plan, trunk, head), plan), "task")
+    labeled = run.stream(pool.labeled, plan.batch)
+    if not len(pool.unlabeled):
+        run.say("aral: nothing is unlabeled, so there is no game, and the classifier learns from the labels alone")
+        alone(run, plan, plan.steps, task=task, task_step=task_step, labeled=labeled)
+        return
+
     game, telling = (plan.beta1_game, plan.beta2_game), (plan.beta1, plan.beta2_critic)
     generator, generator_step = run.setup(generator, adam(generator, plan.lr_game, betas=game), "generator")
     encoder, encoder_step = run.setup(encoder, adam(encoder, plan.lr_game, betas=game), "encoder")
     critic, critic_step = run.setup(critic, adam(critic, plan.lr_critic, betas=telling), "critic")
-    labeled = run.stream(pool.labeled, plan.batch)
     unlabeled = run.stream(torch.arange(len(pool)) if plan.everything else pool.unlabeled, plan.batch)
     early = max(0, plan.steps - plan.game_steps)
 
     # Until there is something to guess, the classifier learns from the labels alone.
     alone(run, plan, early, task=task, task_step=task_step, labeled=labeled)
     for step in run.steps(plan.steps, "game", early):
-        rate(task_step, plan.lr * SCHEDULES[plan.schedule](step, plan.steps))
+        rate(task_step, plan.lr * pace(plan, step, plan.steps))
         share = SCHEDULES[plan.schedule_game](step - early, plan.steps - early)
         for player, lr in ((generator_step, plan.lr_game), (encoder_step, plan.lr_game), (critic_step, plan.lr_critic)):
             rate(player, lr * share)
@@ -188,7 +188,7 @@ def alone(
 ) -> None:
     """The first steps of the classifier's schedule, with no other player."""
     for step in run.steps(steps, "task"):
-        rate(task_step, plan.lr * SCHEDULES[plan.schedule](step, plan.steps))
+        rate(task_step, plan.lr * pace(plan, step, plan.steps))
         x, y = next(labeled)
         _, logits = task(x)
         loss = plan.cls * F.cross_entropy(logits, y)

@@ -48,7 +48,7 @@ from trainers.losses import kl_per_image
 from trainers.players import looking_on
 from trainers.pool import Pool
 from trainers.run import Run
-from trainers.supervised import SCHEDULES, adam, rate, require
+from trainers.supervised import adam, grown, pace, rate, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +87,7 @@ def train(
     generator: nn.Module,  # latent (b z), label (b,) -> (b c h w) in [-1, 1]
     discriminator: nn.Module,  # (b c h w) -> logit (b,): above zero means real
 ) -> None:
-    bound = ELBOS[plan.elbo]
+    plan, bound = grown(plan, pool), ELBOS[plan.elbo]
     task_step = task_optimizer(plan, len(pool.labeled), trunk, head)
     task, task_step = run.setup(nn.Sequential(trunk, head), task_step, "task")
     encoder, encoder_step = run.setup(encoder, game_optimizer(plan, encoder), "encoder")
@@ -233,4 +233,4 @@ def rates(plan: Plan, step: int) -> tuple[float, float]:
     if plan.adadelta:
         epoch = 50 * step // plan.steps
         return 0.5 ** (epoch // 5), 0.5 ** (epoch // 8)
-    return plan.lr * SCHEDULES[plan.schedule](step, plan.steps), plan.lr_game
+    return plan.lr * pace(plan, step, plan.steps), plan.lr_game

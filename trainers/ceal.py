@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from trainers import supervised
 from trainers.pool import Pool, normal, portions
 from trainers.run import Run
-from trainers.supervised import learn, require
+from trainers.supervised import grown, learn, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +63,7 @@ def train(
     head: nn.Module,  # (b d) -> (b k)
     belief: nn.Module,  # logits (u k) -> sure (u,), guess (u,): sure is an entropy below its `delta`, in nats
 ) -> None:
+    plan = grown(plan, pool)
     judging = len(pool.rounds) - 1 - (plan.alone == 0)  # the round whose network judges: this one, or the one before
     delta = threshold(plan, now := max(0, judging))
     belief.get_buffer("delta").fill_(delta * (math.log(pool.classes) if plan.normalize else 1))
@@ -91,7 +92,8 @@ def train(
 def threshold(plan: Plan, now: int) -> float:
     """The entropy below which a guess is believed at a round, 0 being the initial set's: never below 0."""
     falls = now if plan.decay == "linear" else now * (now + 1) / 2
-    return max(0.0, plan.delta0 - plan.dr * falls)
+    left = plan.delta0 - plan.dr * falls
+    return left if left > 1e-9 * plan.delta0 else 0.0  # what rounding has left is nothing
 
 
 @torch.no_grad()

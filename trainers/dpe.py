@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from trainers import supervised
 from trainers.pool import Pool
 from trainers.run import Run
-from trainers.supervised import SCHEDULES, rate, require
+from trainers.supervised import grown, pace, rate, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,12 +53,13 @@ def train(
     head: nn.Module,  # (b d) -> (b k)
     members: Sequence[nn.Module],  # the others, trunk and head in one: (b c h w) -> (b k)
 ) -> None:
+    plan = grown(plan, pool)
     nets = [nn.Sequential(trunk, head), *members]
     ensemble, step = run.setup(Together(nets), supervised.optimizer(plan, *nets), "members")
     labeled = run.stream(pool.labeled, plan.batch)
     for number, (x, y) in zip(run.steps(plan.steps, "members"), labeled, strict=False):
         # Every member learns the labels; together they stay spread as wide as they started.
-        rate(step, plan.lr * SCHEDULES[plan.schedule](number, plan.steps))
+        rate(step, plan.lr * pace(plan, number, plan.steps))
         logits = ensemble(x)
         wrong = torch.stack([F.cross_entropy(each, y) for each in logits]).sum()
         spread = spread_apart(nets)

@@ -34,6 +34,7 @@ def train(
     head: nn.Module,  # (b d) -> (b k)
     members: Sequence[nn.Module] = (),  # more of them, trunk and head in one: (b c h w) -> (b k)
 ) -> None:
+    plan = supervised.grown(plan, pool)
     if plan.snapshots and members:
         cycle(run, pool, plan, nn.Sequential(trunk, head), members)
     else:

@@ -99,12 +99,16 @@ def train(run: Run, pool: Pool, plan: Plan, *, trunk: nn.Module, head: nn.Module
     if plan.learner == "network":
         supervised.train(run, pool, plan, trunk=trunk, head=head)
         return
+    linear = head.get_submodule("linear")
+    if not cast(Tensor, linear.weight).requires_grad:
+        raise ValueError("gaal's head is its SVM, which frozen learns nothing; take 'head' out of freeze and lr_scale")
+    if run.counting:
+        return
     y = pool.labels[pool.labeled]
     if len(y.unique()) == 1:
         run.say("gaal: all labels are of one class, so its SVM is constant and has no boundary to ask at")
     weight, bias = run.once("svm", lambda: svm(features(pool, trunk, run.device), y, pool.classes, plan.slack))
     with torch.no_grad():
-        linear = head.get_submodule("linear")
         cast(Tensor, linear.weight).copy_(weight)
         cast(Tensor, linear.bias).copy_(bias)
 

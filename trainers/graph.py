@@ -179,9 +179,13 @@ def propagate(
     )
 
 
-def balance(labels: Tensor, classes: int) -> Tensor:
-    """The weight of each class (k,) that gives all of them the same say, the paper's zeta: (n / k) / n_c."""
-    return len(labels) / classes / labels.bincount(minlength=classes).clamp(min=1)
+def balance(labels: Tensor, classes: int, weights: Tensor | None = None) -> Tensor:
+    """The weight of each class (k,) that gives all of them the same say, the paper's zeta: (n / k) / n_c.
+
+    weights (n,): how much each label counts, by default 1.
+    """
+    each = labels.bincount(weights, minlength=classes)
+    return each.sum() / classes / each.clamp(min=1)
 
 
 def draw(weights: Tensor, n: int, chance: Generator | None = None) -> Tensor:

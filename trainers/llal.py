@@ -16,7 +16,6 @@ under plain training (one CPU thread, means of 3 seeds). Ours is 0.1.
 This loop is also the first half of TA-VAAL, with the logistic form of the pairs.
 """
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, cast
@@ -28,7 +27,7 @@ from torch import Tensor, nn
 from trainers import supervised
 from trainers.pool import Pool
 from trainers.run import Run
-from trainers.supervised import SCHEDULES, optimizer, rate, require
+from trainers.supervised import grown, optimizer, pace, rate, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +38,6 @@ class Plan(supervised.Plan):
     weight: float = 0.1  # of the pairs beside the cross-entropy (the paper's lambda)
     margin: float = 1.0  # of the hinge (the paper's xi)
     joint: float = 0.6  # share of the steps in which the ranker shapes the trunk too
-    grow: bool = False  # with more labels more steps, so that they are as many epochs as in round 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -55,12 +53,12 @@ def train(
     head: nn.Module,  # (b d) -> (b k)
     ranker: nn.Module,  # maps [(b c h w) or (b n d), one per stage] -> predicted loss (b,)
 ) -> None:
+    plan = grown(plan, pool)
     task, task_step = run.setup(Meeting(trunk, head, ranker), optimizer(plan, trunk, head, ranker), "task")
-    labeled, steps = run.stream(pool.labeled, plan.batch), grown(plan, pool)
-    for step, (x, y) in zip(run.steps(steps, "task"), labeled, strict=False):
+    for step, (x, y) in zip(run.steps(plan.steps, "task"), run.stream(pool.labeled, plan.batch), strict=False):
         # The task network learns from the labels, and the ranker which of two images has the larger loss.
-        rate(task_step, plan.lr * SCHEDULES[plan.schedule](step, steps))
-        logits, predicted = task(x, joint=step < round(plan.joint * steps))
+        rate(task_step, plan.lr * pace(plan, step, plan.steps))
+        logits, predicted = task(x, joint=step < round(plan.joint * plan.steps))
         losses = F.cross_entropy(logits, y, reduction="none")
         order = PAIRS[plan.pairs](predicted, losses.detach(), plan.margin)
         task_step.zero_grad()
@@ -121,11 +119,3 @@ def logistic(predicted: Tensor, losses: Tensor, margin: float) -> Tensor:  # noq
 
 
 PAIRS = {"hinge": hinge, "logistic": logistic}
-
-
-def grown(plan: Plan, pool: Pool) -> int:
-    """The plan's steps; where they grow, so many that the labels of now come as often as those of round 0 did."""
-    if not plan.grow or not pool.rounds:
-        return plan.steps
-    now, first = (math.ceil(len(known) / plan.batch) for known in (pool.labeled, pool.rounds[0]))
-    return plan.steps * now // max(1, first)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 from os import PathLike
 from typing import Any, Protocol, runtime_checkable
 
@@ -11,11 +12,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
 from trainers import bounds
 
 VALUES = {"cpu": 2**18, "cuda": 2**22}  # pixels and channels that go through a network at once
 UNKNOWN = -1
+DIGESTS: MutableMapping[Tensor, tuple[int, bytes]] = WeakIdKeyDictionary()  # images -> their version, and its digest
 
 Oracle = Callable[[Tensor], Tensor]  # indices int64 (n,) -> labels (n,); UNKNOWN where it cannot tell
 
@@ -65,7 +68,7 @@ class Pool:
         Raises TypeError for images that are not uint8, ValueError for anything else that does not fit.
         """
         _check_images(images)
-        targets = _integers(targets, "targets are")
+        targets = integers(targets, "targets are")
         if classes < 2:
             raise ValueError(f"classes={classes}: there must be two to tell apart")
         if targets.shape != (len(images),):
@@ -144,6 +147,17 @@ class Pool:
             f"Pool({len(self)} images {shape}, {self.classes} classes, {len(self.labeled)} labeled, "
             f"{len(self.unlabeled)} unlabeled, {len(self.rounds)} rounds{made}{supposed})"
         )
+
+    @property
+    def digest(self) -> bytes:
+        """A name for the pixels of all real images: pools of the same images have the same. Made once for a tensor."""
+        version, known = self.images._version, DIGESTS.get(self.images)
+        if known is None or known[0] != version:
+            digest = blake2b(digest_size=16)
+            for i in torch.arange(len(self)).split(4096):
+                digest.update(at(self.images, i).permute(0, 2, 3, 1).cpu().numpy().tobytes())
+            known = DIGESTS[self.images] = version, digest.digest()
+        return known[1]
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -227,7 +241,7 @@ class Pool:
                     "zoo.judge(selection, by=...) -> (images, labels, ledger), then pool.admit(images, labels)"
                 )
             asked = asked.indices
-        indices = _integers(asked, "indices are")
+        indices = integers(asked, "indices are")
         if strange := _outside(indices, 0, len(self)):
             raise ValueError(f"index {strange[0]} is outside [0, {len(self)}), the images of this pool")
         if twice := len(indices) - len(indices.unique()):
@@ -238,7 +252,7 @@ class Pool:
         """Labels int64 on the CPU, one for each that was asked, in [least, classes)."""
         if not self.classes:
             raise ValueError("this pool has no classes yet: give of_folder their names=[...], or labels=CSV")
-        answers = _integers(labels, f"{len(asked)} answers are due,")
+        answers = integers(labels, f"{len(asked)} answers are due,")
         if len(answers) != len(asked):
             raise ValueError(f"{len(asked)} answers are due, one for each image; got {len(answers)}")
         if strange := _outside(answers, least, self.classes):
@@ -284,7 +298,7 @@ def uint8(x: Tensor) -> Tensor:
     return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
-def _integers(values: Any, what: str) -> Tensor:
+def integers(values: Any, what: str) -> Tensor:
     """A list, an array or a tensor of integers (n,) as int64 on the CPU: a copy, nobody else's."""
     try:
         numbers = values.detach().cpu() if isinstance(values, Tensor) else torch.from_numpy(_array(values))

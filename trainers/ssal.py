@@ -51,7 +51,7 @@ from torch.optim import SGD, Optimizer
 from trainers import graph, supervised
 from trainers.pool import Pool
 from trainers.run import Run
-from trainers.supervised import optimizer, rate, require
+from trainers.supervised import grown, optimizer, pace, rate, require
 
 LOOK = 256  # images that are looked at together for their features
 
@@ -69,6 +69,8 @@ class Plan(supervised.Plan):
     lp_mode: Literal["prob", "full", "uniform"] = "prob"  # whom to learn from: drawn by omega, all, drawn evenly
     lp_share: float = 0.5  # of the unlabeled images that is drawn
     omega: bool = True  # weigh a spread label by how sure it is
+    surest: bool = False  # the surest of all weighs 1, and all others in proportion (the paper); else each as it is
+    counts: Literal["weights", "images"] = "weights"  # what a batch's mean and zeta go by; in the paper images
     zeta: bool = True  # weigh a class by how rare it is
     features: Literal["clean", "augmented"] = "clean"  # what the graph and the clusters are made of
     neighbours: int = 10  # in the graph; the paper's 50 ask for more images of a class than a small pool has
@@ -101,6 +103,7 @@ class Plan(supervised.Plan):
         require(self, above={"lr_pretext": 0, "lr_top": 0, "gamma": 0, "lp_share": 0, "labeled_share": 0})
         require(self, choices={"semi": ("propagation", "fixmatch", "none"), "pretext": ("deepcluster", "none")})
         require(self, choices={"lp_mode": ("prob", "full", "uniform"), "features": ("clean", "augmented")})
+        require(self, choices={"counts": ("weights", "images")})
         for name in ("sup_share", "lp_share", "threshold"):
             if getattr(self, name) > 1:
                 raise ValueError(f"{name}={getattr(self, name)!r} must be at most 1")
@@ -163,7 +166,7 @@ def train(
     trunk: nn.Module,  # (b c h w) -> (b d)
     head: nn.Module,  # (b d) -> (b k)
 ) -> None:
-    semi = plan.semi
+    plan, semi = grown(plan, pool), plan.semi
     if semi != "none" and not len(pool.unlabeled):
         semi = "none"
         run.say("ssal: nothing is unlabeled, so there is nothing for labels to spread to: it learns from labels alone")
@@ -210,7 +213,8 @@ def learn_from_spread_labels(
         rate(task_step, plan.lr * pace(plan, step, steps))
         logits = task(torch.cat([x, run.look(i)]))
         target, weight = torch.cat([y, guess]), F.pad(omega, (told, 0), value=1)
-        loss = (weight * beliefs.zeta[target] * F.cross_entropy(logits, target, reduction="none")).mean()
+        each = weight * beliefs.zeta[target] * F.cross_entropy(logits, target, reduction="none")
+        loss = each.sum() / (weight.sum() if plan.counts == "weights" else len(each))
         task_step.zero_grad()
         run.backward(loss)
         task_step.step()
@@ -267,16 +271,18 @@ class Beliefs(nn.Module):
     def take(self, unlabeled: Tensor, spread: graph.Spread, plan: Plan) -> None:
         """Draw among the unlabeled images (u,), which come last in what has been spread."""
         known = len(spread.labels) - len(unlabeled)
-        labels, omega = spread.labels[known:], spread.weights[known:]
+        labels, omega = spread.labels[known:], (spread.weights if plan.surest else spread.raw)[known:]
         if plan.lp_mode == "prob":
             chosen = graph.draw(omega, len(self.drawn))
         else:
             chosen = torch.randperm(len(unlabeled), device=omega.device)[: len(self.drawn)]
         self.drawn.copy_(unlabeled.to(omega.device)[chosen])
         self.labels.copy_(labels[chosen])
-        self.omega.copy_(omega[chosen] if plan.omega else torch.ones_like(self.omega))
+        reached = (omega[chosen] > 0).to(omega)  # no label has spread to the others
+        self.omega.copy_(omega[chosen] if plan.omega else reached)
         if plan.zeta:
-            self.zeta.copy_(graph.balance(torch.cat([spread.labels[:known], self.labels]), len(self.zeta)))
+            weight = F.pad(self.omega if plan.counts == "weights" else reached, (known, 0), value=1)
+            self.zeta.copy_(graph.balance(torch.cat([spread.labels[:known], self.labels]), len(self.zeta), weight))
 
 
 class Clusters(nn.Module):
@@ -322,8 +328,3 @@ def features(run: Run, plan: Plan, trunk: nn.Module, indices: Tensor) -> Tensor:
 def cluster(plan: Plan, x: Tensor, k: int) -> Tensor:
     """The clusters (n,) of features (n d), each of length one."""
     return graph.kmeans(F.normalize(graph.whiten(x) if plan.whiten else x), k, plan.kmeans_iterations)
-
-
-def pace(plan: Plan, step: int, steps: int) -> float:
-    """The share of the learning rate at a step: every stage has the whole schedule."""
-    return supervised.SCHEDULES[plan.schedule](step, steps)

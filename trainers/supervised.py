@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
-from trainers.pool import Pool
+from trainers.pool import UNKNOWN, Pool
 from trainers.run import Run
 
 
@@ -19,17 +19,23 @@ class Plan:
 
     steps: int = 250  # of the task network
     batch: int = 32  # two at least: batch normalisation needs company
-    optimizer: Literal["sgd", "adam"] = "sgd"  # sgd with momentum 0.9
+    grow: bool = False  # with more labels more steps, so that they are as many epochs as in round 0
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    momentum: float = 0.9  # of sgd
     lr: float = 0.1
     schedule: Literal["one-cycle", "quarters", "late-drop", "last-third", "cosine", "sixteenths", "constant"] = (
         "one-cycle"
     )
+    late: float = 1.0  # what the rate is multiplied by after three quarters of the steps
     nesterov: bool = True
     weight_decay: float = 5e-4
 
     def __post_init__(self) -> None:
-        require(self, at_least={"steps": 0, "batch": 2, "weight_decay": 0}, above={"lr": 0})
+        require(self, at_least={"steps": 0, "batch": 2, "weight_decay": 0, "late": 0}, above={"lr": 0, "momentum": 0})
         require(self, choices={"optimizer": ("sgd", "adam"), "schedule": tuple(SCHEDULES)})
+
+
+P = TypeVar("P", bound=Plan)
 
 
 def train(run: Run, pool: Pool, plan: Plan, *, trunk: nn.Module, head: nn.Module) -> None:
@@ -37,6 +43,7 @@ def train(run: Run, pool: Pool, plan: Plan, *, trunk: nn.Module, head: nn.Module
 
     trunk: images (b c h w) -> features (b d). head: features (b d) -> logits (b k).
     """
+    plan = grown(plan, pool)
     task, task_step = run.setup(nn.Sequential(trunk, head), optimizer(plan, trunk, head), "task")
     labeled = run.stream(pool.labeled, plan.batch)
     learn(run, plan, run.steps(plan.steps, "task"), labeled, task=task, task_step=task_step)
@@ -53,7 +60,7 @@ def learn(
 ) -> None:
     """The steps of one stage; the schedule is that of all `plan.steps`, of which the stage may be a part."""
     for step, (x, y) in zip(steps, labeled, strict=False):
-        rate(task_step, plan.lr * SCHEDULES[plan.schedule](step, plan.steps))
+        rate(task_step, plan.lr * pace(plan, step, plan.steps))
         logits = task(x)
         loss = F.cross_entropy(logits, y)
         task_step.zero_grad()
@@ -63,13 +70,26 @@ def learn(
         run.log("task/accuracy", (logits.argmax(1) == y).float().mean())
 
 
+def grown(plan: P, pool: Pool) -> P:
+    """The plan, and where it grows, so many steps that the labels of now come as often as those of round 0 did."""
+    if not plan.grow or not pool.rounds:
+        return plan
+    now, first = (math.ceil(labels / plan.batch) for labels in (len(pool.labeled), answered(pool)))
+    return replace(plan, steps=plan.steps * now // max(1, first), grow=False)
+
+
+def answered(pool: Pool) -> int:
+    """How many labels the initial set has brought."""
+    return int((pool.labels[pool.rounds[0]] != UNKNOWN).sum())
+
+
 def optimizer(plan: Plan, *modules: nn.Module) -> Optimizer | None:
     """The plan's optimizer for the parameters that are not frozen; None if all are."""
     if not (parameters := [p for module in modules for p in module.parameters() if p.requires_grad]):
         return None
     if plan.optimizer == "adam":
         return adam(nn.ModuleList(modules), plan.lr, plan.weight_decay)
-    return SGD(parameters, plan.lr, 0.9, weight_decay=plan.weight_decay, nesterov=plan.nesterov, fused=True)
+    return SGD(parameters, plan.lr, plan.momentum, weight_decay=plan.weight_decay, nesterov=plan.nesterov, fused=True)
 
 
 def adam(
@@ -84,6 +104,16 @@ def rate(step: Optimizer, lr: float) -> None:
     """Give the optimizer a learning rate, and a part that has a scale so much of it."""
     for group in step.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)
+
+
+def pace(plan: Plan, step: int, steps: int) -> float:
+    """The share of lr at a step of a stage of so many."""
+    return SCHEDULES[plan.schedule](step, steps) * late(plan, step, steps)
+
+
+def late(plan: Plan, step: int, steps: int) -> float:
+    """What a rate is multiplied by at a step of a stage of so many."""
+    return plan.late if 4 * step >= 3 * steps else 1.0
 
 
 def one_cycle(step: int, steps: int) -> float:

@@ -39,7 +39,7 @@ from trainers.players import looking_on
 from trainers.pool import Pool, normal, portions
 from trainers.run import Run
 from trainers.seeds import generator
-from trainers.supervised import adam, require
+from trainers.supervised import adam, answered, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +142,7 @@ def grown(plan: Plan, pool: Pool) -> int:
     """The plan's steps; where they grow, in proportion to the images that play, as in the released code."""
     if not (plan.grow and plan.subset and pool.rounds):
         return plan.game_steps
-    return plan.game_steps * (len(pool.labeled) + plan.subset) // (len(pool.rounds[0]) + plan.subset)
+    return plan.game_steps * (len(pool.labeled) + plan.subset) // (answered(pool) + plan.subset)
 
 
 def released(x: Tensor, recon: Tensor, mu: Tensor, logvar: Tensor, beta: float) -> Tensor:

@@ -28,7 +28,7 @@ queries see all under the same. What the critic has learned then need not hold w
 labeled and bright ones not, and ours otherwise, 10 to 20 of 20 asked images were bright (6 seeds, 250 steps, width 16);
 with both in one pass, all 20 were, in every seed. One pass is ours; the released way is `apart=True`.
 
-With nothing unlabeled this is the plain loop, which knows no `momentum` but 0.9 and no `late`.
+With nothing unlabeled this is the plain loop.
 """
 
 from dataclasses import dataclass
@@ -45,16 +45,14 @@ from trainers.passes import through
 from trainers.players import looking_on
 from trainers.pool import Pool
 from trainers.run import Run
-from trainers.supervised import SCHEDULES, adam, rate, require
+from trainers.supervised import adam, grown, late, optimizer, pace, rate, require
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan(supervised.Plan):
     """Defaults: ours. The task network's settings are those of the plain loop."""
 
-    momentum: float = 0.9  # of every SGD here
-    late: float = 1.0  # what the rates are multiplied by after three quarters of the steps
-    alpha: float = 5e-4  # weight of the distance (the paper's mu)
+    alpha: float = 5e-4  # weight of the distance (the paper's mu); with 0 the critic would learn nothing
     gamma: Literal["one", "ratio"] = "one"  # weight of the labeled mean in it: 1, or |L| / |U| as released
     critic_steps: int = 1  # of the critic for each step of the task network, all on the same batch
     critic_optimizer: Literal["adam", "sgd"] = "adam"
@@ -66,8 +64,7 @@ class Plan(supervised.Plan):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self, at_least={"late": 0, "alpha": 0, "critic_steps": 1, "penalty_weight": 0})
-        require(self, above={"momentum": 0, "lr_critic": 0})
+        require(self, at_least={"critic_steps": 1, "penalty_weight": 0}, above={"alpha": 0, "lr_critic": 0})
         require(self, choices={"gamma": ("one", "ratio"), "critic_optimizer": ("adam", "sgd")})
         require(self, choices={"penalty": tuple(SIGNS)})
 
@@ -86,6 +83,7 @@ def train(
         supervised.train(run, pool, plan, trunk=trunk, head=head)
         return
 
+    plan = grown(plan, pool)
     gamma = 1.0 if plan.gamma == "one" else len(pool.labeled) / len(pool.unlabeled)
     trunk, trunk_step = run.setup(trunk, optimizer(plan, trunk), "trunk")
     head, head_step = run.setup(head, optimizer(plan, head), "head")
@@ -93,10 +91,9 @@ def train(
     pairs = run.stream(paired(pool.labeled, pool.unlabeled), plan.batch)
     for step, (images, answers) in zip(run.steps(plan.steps, "game"), pairs, strict=False):
         (x, u), (y, _) = images.chunk(2), answers.chunk(2)
-        late = plan.late if 4 * step >= 3 * plan.steps else 1.0
-        rate(trunk_step, late * plan.lr * SCHEDULES[plan.schedule](step, plan.steps))
-        rate(head_step, late * plan.lr * SCHEDULES[plan.schedule](step, plan.steps))
-        rate(critic_step, late * plan.lr_critic)
+        rate(trunk_step, plan.lr * pace(plan, step, plan.steps))
+        rate(head_step, plan.lr * pace(plan, step, plan.steps))
+        rate(critic_step, plan.lr_critic * late(plan, step, plan.steps))
 
         # Trunk and head learn the labels, and bring labeled and unlabeled features together.
         features_x, features_u = through(trunk, [(x,), (u,)], apart=plan.apart)
@@ -146,14 +143,6 @@ def penalty(critic: nn.Module, x: Tensor, u: Tensor) -> Tensor:
 
 
 SIGNS = {"added": 1.0, "released": -1.0}
-
-
-def optimizer(plan: Plan, module: nn.Module) -> Optimizer | None:
-    """The plain loop's optimizer, with the plan's momentum."""
-    made = supervised.optimizer(plan, module)
-    if made is not None and plan.optimizer == "sgd":
-        made.param_groups[0]["momentum"] = plan.momentum
-    return made
 
 
 def critic_optimizer(plan: Plan, critic: nn.Module) -> Optimizer | None:

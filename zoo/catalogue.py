@@ -148,14 +148,15 @@ def parts_scaled(lr_scale: Mapping[str, float]) -> dict[str, float]:
 def resolve_query(query: Query, settings: Mapping[str, Any], preset: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a query, those of the plan or its defaults where none are given.
 
-    Raises TypeError for one that it has not.
+    Raises TypeError for one that it has not, ValueError for a value of another kind than its default.
     """
     if not isinstance(settings, Mapping):
         raise ValueError(f"query_settings={settings!r} must be a table of the query's settings by name")
     if (strange := settings.keys() - query.settings.keys()) and not takes_any(query.ask):
         wrong = min(strange)
         raise TypeError(f"the query {query.name!r} has no setting {wrong!r}.{hint(wrong, query.settings)}")
-    return {**query.settings, **preset, **settings}
+    have = query.settings
+    return {**have, **preset, **{name: check(name, value, like=have.get(name)) for name, value in settings.items()}}
 
 
 def resolve(called: str, entry: Entry, preset: Preset, settings: Mapping[str, Any]) -> tuple[Any, dict[str, Any], str]:
@@ -170,7 +171,7 @@ def resolve(called: str, entry: Entry, preset: Preset, settings: Mapping[str, An
             raise TypeError(f"{called} has no setting {name!r}.{hint(name, have)}")
     given = {name: check(name, value, like=have.get(name)) for name, value in settings.items()}
     for name in given.keys() & nets.keys():
-        if isinstance(given[name], int) and given[name] < 1:
+        if type(nets[name]) is int and given[name] < 1:
             raise ValueError(f"{name}={given[name]} must be at least 1")
     if (augment := given.pop("augment", preset.augment)) not in AUGMENTS:
         raise ValueError(f"augment={augment!r} must be one of {', '.join(AUGMENTS)}")
@@ -186,7 +187,10 @@ def check(name: str, value: Any, like: object) -> Any:
         return whole(name, value)
     if isinstance(like, float) and not isinstance(value, bool | str):
         with suppress(TypeError):
-            return value if isinstance(value, int) else float(value)
+            number = value if isinstance(value, int) else float(value)
+            if math.isnan(number):
+                raise ValueError(f"{name}={value!r} is no number")
+            return number
     if isinstance(value, type(like)):
         return value
     raise ValueError(f"{name}={value!r} must be of type {type(like).__name__}, as its default {like!r}")
@@ -243,6 +247,10 @@ def _plainly(learner: Learner) -> Learner:
         text = "%s trains its task network plainly already: training='plain' changes nothing"
         logging.getLogger("alzoo").warning(text, learner.name)
         return learner
+    if not learner.loop.steps:
+        raise ValueError(
+            f"{learner.name} takes no steps, so plain training of as many is none. Give steps=, as steps=250"
+        )
     own = {f.name: getattr(learner.loop, f.name) for f in fields(Plan)}
     twin = replace(
         learner,

@@ -45,18 +45,20 @@ def latent(
 
 def doubt(numbers: Mapping[str, float]) -> list[str]:
     """What speaks against a game over a latent: a critic that guesses, a latent that is dead."""
-    against = []
-    if abs(numbers["critic_auc"] - 0.5) < 0.05:
-        against.append(f"{guesses(numbers)}; this query is no better than random")
+    against = of_critic(numbers, "this query is no better than random")
     if numbers["active_units"] < numbers["latent_units"] / 2:
         dead = f"{numbers['active_units']:.0f} of {numbers['latent_units']:.0f}"
         against.append(f"only {dead} latent units are active; the critic has little to see")
     return against
 
 
-def guesses(numbers: Mapping[str, float]) -> str:
-    """The beginning of a doubt about a critic that cannot tell labeled from unlabeled images."""
-    return f"the critic's AUC is {numbers['critic_auc']:.2f}, which is right where chance has drawn the labels"
+def of_critic(numbers: Mapping[str, float], so: str) -> list[str]:
+    """What speaks against a critic: it guesses, and `so` much for its query, or takes the labeled for the unlabeled."""
+    if (found := numbers["critic_auc"]) < 0.45:
+        return [f"the critic's AUC is {found:.2f}: it is turned around, and takes labeled images for unlabeled ones"]
+    if found < 0.55:
+        return [f"the critic's AUC is {found:.2f}, which is right where chance has drawn the labels; {so}"]
+    return []
 
 
 def correlation(a: Tensor, b: Tensor) -> float:

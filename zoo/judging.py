@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from trainers.pool import Pool, nobody, normal
+from trainers.pool import Pool, integers, nobody, normal
 from zoo.learner import Learner
 from zoo.queries.latent import nearest_each
 from zoo.selection import Selection
@@ -20,7 +21,7 @@ class Ledger:
 
     by: who judged. shown: how many images. accepted: positions in the selection that have a label, int64 (m,).
     rejected: the others, int64 (shown - m,). near: the real image each was compared with, int64 (shown,), if any was.
-    asked: indices of real images whose label was asked for on the way, int64; each is a label that somebody gave.
+    asked: indices of real images whose label was asked for on the way, int64, those included that nobody could tell.
     """
 
     by: str
@@ -52,8 +53,9 @@ def judge(
     unique: no real image is compared with two made ones; the first made one has the first choice.
     through: a fitted learner by whose features images are compared; without it, by their pixels.
     Returns images uint8 (m c h w), labels int64 (m,) and the ledger; rejected images are left out.
-    Raises ValueError for a selection without made images, a confidence that is no share, and more made images than
-    real ones to compare with where each is to have its own.
+    Raises ValueError for a selection without made images, a confidence that is no share, a supposition, images of
+    another shape, answers that are no labels, and more made images than real ones to compare with where each is to have
+    its own; RuntimeError for a learner that is not fitted; TypeError for anything else that is to judge.
     """
     if selection.images is None:
         raise ValueError("this selection holds real images, which need no judge: pool.reveal(selection)")
@@ -71,20 +73,36 @@ def judge(
         labels = by.labels[near].clone()
         asked = near[labels < 0].unique()
         answers = torch.full_like(by.labels, -1)
-        answers[asked] = torch.as_tensor(by.oracle(asked.clone())).cpu().to(torch.int64) if len(asked) else asked
+        answers[asked] = told(by.oracle(asked.clone()), asked, by.classes) if len(asked) else asked
         labels = torch.where(labels < 0, answers[near], labels)
-    else:
+    elif callable(by):
         name = "a person"
-        labels = torch.as_tensor(by(images)).cpu().to(torch.int64)
-        if labels.shape != (len(images),):
-            raise ValueError(f"{len(images)} images were shown, but {tuple(labels.shape)} labels came back")
+        labels = told(by(images), images, None)
+    else:
+        raise TypeError(f"by={by!r} cannot judge: give a function that asks a person, a fitted learner, or a pool")
     places, taken = torch.arange(len(images)), labels >= 0
     ledger = Ledger(name, len(images), places[taken], places[~taken], asked, near)
     return images[taken.to(images.device)], labels[taken], ledger
 
 
+def told(answers: Any, asked: Tensor, classes: int | None) -> Tensor:
+    """What somebody has answered, int64 on the CPU, -1 where they cannot tell. Raises ValueError for anything else."""
+    labels = integers(answers, f"{len(asked)} images were shown; labels are")
+    if len(labels) != len(asked):
+        raise ValueError(f"{len(asked)} images were shown, but {tuple(labels.shape)} labels came back")
+    if strange := [n for n in labels.tolist() if n < -1 or (classes is not None and n >= classes)]:
+        raise ValueError(f"label {strange[0]} is none: they are numbered from 0 on, and -1 says that nobody can tell")
+    return labels
+
+
 def compared(images: Tensor, pool: Pool, unique: bool, through: Learner | None) -> Tensor:
     """The index of the real image that each made one is compared with: uint8 (n c h w) -> int64 (n,)."""
+    if pool.supposed.any():
+        raise ValueError("this pool is a supposition: its labels are believed, not known. Judge by the real pool")
+    if pool.shape != tuple(images.shape[1:]):
+        raise ValueError(f"made images of shape {tuple(images.shape[1:])} do not fit a pool of {pool.shape}")
+    if through is not None and through.parts is None:
+        raise RuntimeError(f"{through.name} is not fitted. Call fit(pool) first, or create it with pretrained=...")
     if unique and len(images) > len(pool):
         raise ValueError(
             f"{len(images)} made images cannot each have one of {len(pool)} real ones; judge fewer at once"

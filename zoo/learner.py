@@ -147,13 +147,15 @@ class Learner:
         """
         card = {key: value for key, value in self.card().items() if key not in ASKING}
         card |= {"entry": self.entry.name, "shape": pool.shape, "classes": pool.classes, "devices": self.devices}
-        if isinstance(self.seed, Seeds):  # what queries draw makes no difference
-            card["seed"] = [self.seed.networks, self.seed.batches]
-        else:
-            card["seed"] = [self.seed, self.seed]
-        some = pool.images[:: max(1, len(pool) // 1000)]  # enough to know the pool by
-        seen = [some, pool.made, pool.labels, pool.supposed, *pool.rounds, *(self.start or {}).values()]
-        digest = blake2b(json.dumps(card).encode(), digest_size=16)
+        told = any(getattr(self.loop, name) for name in self.entry.told)  # then training draws as the query does
+        own = (
+            self.seed
+            if isinstance(self.seed, Seeds)
+            else Seeds(networks=self.seed, batches=self.seed, queries=self.seed)
+        )
+        card["seed"] = [own.networks, own.batches, *([own.queries] if told else ())]
+        seen = [pool.made, pool.labels, pool.supposed, *pool.rounds, *(self.start or {}).values()]
+        digest = blake2b(json.dumps(card).encode() + pool.digest, digest_size=16)
         for tensor in seen:
             digest.update(str(tuple(tensor.shape)).encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
@@ -249,12 +251,15 @@ class Learner:
         return self._over(images).probs.cpu() if self.twin is None else self.twin.predict(images)
 
     def diagnose(self, pool: Pool, held_out: Tensor) -> dict[str, float]:
-        """Numbers that tell whether this method's game works; held_out: uint8 (n c h w). Empty without a game.
+        """Numbers that tell whether this method's game works. Empty without a game.
 
-        Where they say that it does not, a warning says so in words.
+        held_out: uint8 (n c h w), two images at least. Where the numbers say that it does not, a warning says so in
+        words. Raises as `select` does, and ValueError for images of another shape.
         """
         if self.entry.diagnose is None or not len(pool.unlabeled):
             return {}
+        if len(self._over(held_out).pool) < 2:
+            raise ValueError(f"{len(held_out)} held-out images say nothing of a game; give two at least")
         with seeded(torch.device(self.device), self.seed, "diagnose", len(pool.rounds)):
             numbers = self.entry.diagnose(self.scan(pool), held_out)
         for sentence in self.doubts(numbers):

@@ -12,7 +12,7 @@ from zoo import diagnosis
 from zoo.entry import Entry, Parts, Preset
 from zoo.nets.common import Shape
 from zoo.nets.ranker import Ranker
-from zoo.nets.trunk import task
+from zoo.nets.trunk import Trunk, task
 from zoo.query import Query
 from zoo.scan import Asked, Scan, evaluating, top
 
@@ -25,13 +25,25 @@ def build(
 
 
 def ranker(trunk: nn.Module, shape: Shape, width: int) -> Ranker:
-    """A ranker for what the stages of this trunk make of images (c h w): one blank image shows it."""
+    """A ranker for what the stages of this trunk make of images (c h w): one blank image shows it.
+
+    Raises ValueError for a trunk without stages, and for stages that make no maps.
+    """
+    assert isinstance(trunk, Trunk)
+    if not trunk.paths:
+        raise ValueError("this trunk tells no stages whose maps a ranker could read; take another trunk")
     with evaluating(trunk), torch.no_grad():
         _, maps = loop.read(trunk, torch.zeros(1, *shape, device=next(trunk.parameters()).device))
-    if not maps:
-        raise ValueError("this trunk tells no stages whose maps a ranker could read; take another trunk")
-    last = maps[0].dim() == 3 or any(getattr(m, "output_fmt", "") == "NHWC" for m in trunk.modules())  # as timm says
-    return Ranker([m.shape[-1 if last else 1] for m in maps], width, last)
+    nhwc = any(getattr(m, "output_fmt", "") == "NHWC" for m in trunk.modules())  # as timm says
+    last = []
+    for stage, made, c in zip(trunk.paths, maps, trunk.channels or [None] * len(maps), strict=True):
+        sides = {False: made.shape[1], True: made.shape[-1]} if isinstance(made, Tensor) and made.dim() > 2 else {}
+        guess = bool(sides) and (made.dim() == 3 or nhwc)
+        if not (fits := [axis for axis in (guess, not guess) if axis in sides and c in (None, sides[axis])]):
+            what = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
+            raise ValueError(f"{stage} of this trunk makes {what}, no map that a ranker reads; take another trunk")
+        last.append(fits[0])
+    return Ranker([m.shape[-1 if ends else 1] for m, ends in zip(maps, last, strict=True)], width, last)
 
 
 def ask(scan: Scan, n: int, *, subset: int = 0) -> Asked:

@@ -15,6 +15,8 @@ from zoo.nets.trunk import task
 from zoo.queries.propagation import jlp
 from zoo.scan import Scan
 
+DEFAULT = loop.Plan()
+
 
 def build(
     shape: Shape, classes: int, *, trunk: str = "small", width: int = 32, dropout: float = 0.0
@@ -25,9 +27,9 @@ def build(
     return parts
 
 
-def spread(scan: Scan) -> graph.Spread:
-    """The labels of the pool spread over its images by their features, as the default plan does: labeled ones first."""
-    plan, pool = loop.Plan(), scan.pool
+def spread(scan: Scan, plan: loop.Plan = DEFAULT) -> graph.Spread:
+    """The labels of the pool spread over its images by their features, as a plan does: labeled ones first."""
+    pool = scan.pool
     net = graph.build(torch.cat([scan.known, scan.features]), plan.neighbours, plan.gamma)
     known = torch.arange(len(scan.known), device=scan.device)
     return graph.propagate(
@@ -54,7 +56,7 @@ def diagnose(scan: Scan, held_out: Tensor) -> dict[str, float]:  # noqa: ARG001 
 
     omega: the mean weight of a spread label. sure: the share of weights above one half. reached: the share that
     anything has reached. raw_omega: the largest weight before it was made 1. largest: the share of the class that most
-    images have got. classes: how many there are. agreement: how often the classifier's own guess is the spread label.
+    of these have got. classes: how many there are. agreement: how often the classifier's own guess is the spread label.
     """
     believed, known = spread(scan), len(scan.known)
     labels, omega = believed.labels[known:], believed.weights[known:]
@@ -63,7 +65,7 @@ def diagnose(scan: Scan, held_out: Tensor) -> dict[str, float]:  # noqa: ARG001 
         "sure": (omega > 0.5).float().mean().item(),
         "reached": (omega > 0).float().mean().item(),
         "raw_omega": believed.raw.amax().item(),
-        "largest": labels.bincount().amax().item() / len(labels),
+        "largest": labels[omega > 0].bincount(minlength=1).amax().item() / max(1, int((omega > 0).sum())),
         "classes": scan.pool.classes,
         "agreement": (scan.probs.argmax(1) == labels).float().mean().item(),
     }
@@ -100,6 +102,8 @@ RELEASED = Preset(
         lp_mode="prob",
         lp_share=0.5,
         omega=True,
+        surest=True,
+        counts="images",
         zeta=False,
         features="augmented",
         neighbours=50,
@@ -141,6 +145,8 @@ PAPER = Preset(
         lp_mode="prob",
         lp_share=0.5,
         omega=True,
+        surest=True,
+        counts="images",
         zeta=True,  # recalled
         features="clean",  # recalled
         neighbours=50,

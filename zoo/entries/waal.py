@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from trainers import waal as loop
 from trainers.losses import auc
-from zoo.diagnosis import guesses, held
+from zoo.diagnosis import held, of_critic
 from zoo.entry import Entry, Preset
 from zoo.nets.common import Shape
 from zoo.nets.trunk import Trunk, task
@@ -101,9 +101,7 @@ def diagnose(scan: Scan, held_out: Tensor) -> dict[str, float]:
 
 def doubt(numbers: Mapping[str, float]) -> list[str]:
     """What speaks against the game: a critic that guesses, that measures no distance, or that nobody hears."""
-    against = []
-    if numbers["critic_auc"] < 0.55:
-        against.append(f"{guesses(numbers)}; what D adds to the query is no better than random")
+    against = of_critic(numbers, "what D adds to the query is no better than random")
     if not 0.5 <= numbers["slope"] <= 2:
         against.append(f"the critic's slope is {numbers['slope']:.2g} where 1 is due; what it tells is no distance")
     if numbers["critic_share"] < 0.1:

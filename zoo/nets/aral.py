@@ -23,7 +23,7 @@ from einops.layers.torch import Rearrange
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import register_parametrization
 
-from zoo.nets.common import Full, Shape, fp32, roomy, unknown
+from zoo.nets.common import Full, FullLinear, Shape, fp32, roomy, unknown
 from zoo.nets.trunk import Trunk
 
 CONDITIONS = ("one-hot", "logits", "plane", "plane/k")
@@ -108,15 +108,15 @@ class Encoder(nn.Module):
         if self.flat:
             norms = nn.BatchNorm1d(width), nn.BatchNorm1d(width)
             self.body = nn.Sequential(
-                *(nn.Linear(c * h * w + classes, width, bias=False), norms[0], nn.Softplus()),
-                *(nn.Linear(width, width, bias=False), norms[1], nn.Softplus()),
+                *(FullLinear(c * h * w + classes, width, bias=False), norms[0], nn.Softplus()),
+                *(FullLinear(width, width, bias=False), norms[1], nn.Softplus()),
             )
             self.out = Full(normed(nn.Linear(width, 2 * latent), learned=True, deviation=0.1))
             return
         wide = widths(shape, width)[::-1]
         self.first = nn.Conv2d(c + bool(self.plane), wide[0], 5, 2, 2, bias=False)
         if not self.plane:
-            self.label = nn.Linear(classes, wide[0], bias=False)
+            self.label = FullLinear(classes, wide[0], bias=False)
         self.body = nn.Sequential(nn.BatchNorm2d(wide[0]), nn.ReLU())
         for i, o in pairwise(wide):
             self.body.extend([nn.Conv2d(i, o, 5, 2, 2, bias=False), nn.BatchNorm2d(o), nn.ReLU()])
@@ -153,7 +153,7 @@ def rising(shape: Shape, inputs: int, width: int) -> nn.Sequential:
     wide = widths(shape, width)
     h, w = (ceil(side / 2 ** len(wide)) for side in shape[1:])
     body = nn.Sequential(
-        *(nn.Linear(inputs, wide[0] * h * w, bias=False), nn.BatchNorm1d(wide[0] * h * w), nn.ReLU()),
+        *(FullLinear(inputs, wide[0] * h * w, bias=False), nn.BatchNorm1d(wide[0] * h * w), nn.ReLU()),
         Rearrange("b (c h w) -> b c h w", h=h, w=w),
     )
     for i, o in pairwise(wide):
@@ -166,9 +166,9 @@ def dense(shape: Shape, inputs: int, width: int) -> nn.Sequential:
     """(b i) to images (b c h w). The released sigmoid, to [0, 1], is half the tanh of half its argument, to [-1, 1]."""
     c, h, w = shape
     return Full(
-        *(nn.Linear(inputs, width, bias=False), nn.BatchNorm1d(width), nn.Softplus()),
-        *(nn.Linear(width, width, bias=False), nn.BatchNorm1d(width), nn.Softplus()),
-        *(normed(nn.Linear(width, c * h * w), learned=True, deviation=0.1), nn.Sigmoid()),
+        *(FullLinear(inputs, width, bias=False), nn.BatchNorm1d(width), nn.Softplus()),
+        *(FullLinear(width, width, bias=False), nn.BatchNorm1d(width), nn.Softplus()),
+        *(normed(FullLinear(width, c * h * w), learned=True, deviation=0.1), nn.Sigmoid()),
         Rearrange("b (c h w) -> b c h w", h=h, w=w),
         Stretch(),
     )
@@ -240,7 +240,7 @@ def classifier(name: str, shape: Shape, classes: int, dropout: float = 0.0) -> d
     if name == "aral_flat":
         body = nn.Sequential(nn.Flatten(), Shrink())
         for n, (i, o) in enumerate(pairwise([c * h * w, 1000, 500, 250, 250, 250])):
-            body.extend([Noise(0.5 if n else 0.3), normed(nn.Linear(i, o), deviation=0.1), nn.ReLU()])
+            body.extend([Noise(0.5 if n else 0.3), normed(FullLinear(i, o), deviation=0.1), nn.ReLU()])
         return {"trunk": Trunk(body, 250, ()), "head": NormedHead(250, classes, dropout, noise=0.5, deviation=0.1)}
     svhn = name == "aral_svhn"
     i, o = (64, 128) if svhn else (96, 192)

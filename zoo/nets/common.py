@@ -30,6 +30,14 @@ def fp32(x: Tensor) -> AbstractContextManager[object]:
     return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
 
 
+class FullLinear(nn.Linear):
+    """A linear layer in float32 under autocast too."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        with fp32(input):
+            return super().forward(input.float())
+
+
 class Full(nn.Sequential):
     """Layers one after the other, in float32 under autocast too: only convolutions may be half."""
 

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from zoo.nets.common import Shape, unknown
 
 
-def model(name: str, shape: Shape) -> tuple[nn.Sequential, int, tuple[str, ...]]:
+def model(name: str, shape: Shape) -> tuple[nn.Sequential, int, tuple[str, ...], tuple[int, ...]]:
     """The model NAME (random weights) or NAME.TAG (timm's weights of that tag) for images of `shape` (c h w).
 
-    Gives the module, images (b c h w) in [-1, 1] to features (b d); then d; then the paths of its stages, where timm
-    tells them. A convolutional model's stages give maps (b c h w), a transformer's what its blocks give: (b n d).
+    Gives the module, images (b c h w) in [-1, 1] to features (b d); then d; then the paths of its stages and the
+    channels of each, where timm tells them. A convolutional model's stages give maps (b c h w), a transformer's what
+    its blocks give: (b n d) or (b h w d).
     """
     import timm
 
@@ -33,8 +34,9 @@ def model(name: str, shape: Shape) -> tuple[nn.Sequential, int, tuple[str, ...]]
         net = timm.create_model(name, **options)
     body = nn.Sequential(Normalize(net.pretrained_cfg["mean"], net.pretrained_cfg["std"], c), net)
     paths = {path for path, _ in net.named_modules()}
-    stages = (stage["module"] for stage in getattr(net, "feature_info", ()))
-    return body, probe(body, shape, name), tuple(f"1.{stage}" for stage in stages if stage in paths)
+    stages = [stage for stage in getattr(net, "feature_info", ()) if stage["module"] in paths]
+    told = tuple(f"1.{stage['module']}" for stage in stages), tuple(int(stage["num_chs"]) for stage in stages)
+    return body, probe(body, shape, name), *told
 
 
 def probe(body: nn.Module, shape: Shape, name: str) -> int:

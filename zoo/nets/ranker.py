@@ -18,25 +18,31 @@ KNOTS = 1025
 class Ranker(nn.Module):
     """Maps, one per stage, to the predicted loss (b,), float32: each is averaged, then all are weighed together.
 
-    channels: of each map. last: whether they come last, as in tokens (b n d) and maps (b h w c), not as in (b c h w).
+    channels: of each map. last: of each, whether they come last, as in tokens (b n d) and maps (b h w c), not as in
+    (b c h w); by default in none.
     """
 
-    def __init__(self, channels: Sequence[int], width: int = 128, last: bool = False) -> None:
+    def __init__(self, channels: Sequence[int], width: int = 128, last: Sequence[bool] = ()) -> None:
         super().__init__()
         if not channels or width < 1:
             raise ValueError(
                 f"A ranker needs maps to read and a width of at least 1, not {list(channels)} and {width}."
             )
-        self.last = last
+        self.last = tuple(last) or (False,) * len(channels)
         self.looks = nn.ModuleList(nn.Sequential(nn.Linear(c, width), nn.ReLU()) for c in channels)
         self.weigh = nn.Linear(len(channels) * width, 1)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         with fp32(maps[0]):
-            means = [m.float().flatten(1, -2).mean(1) if self.last else m.float().flatten(2).mean(2) for m in maps]
-            seen = torch.cat([look(mean) for look, mean in zip(self.looks, means, strict=True)], 1)
+            means = [mean(m.float(), last) for m, last in zip(maps, self.last, strict=True)]
+            seen = torch.cat([look(each) for look, each in zip(self.looks, means, strict=True)], 1)
             predicted: Tensor = self.weigh(seen).squeeze(1)
         return predicted
+
+
+def mean(x: Tensor, last: bool) -> Tensor:
+    """The mean of each channel of a map, whether they come last or second: (b ...) -> (b c)."""
+    return x.flatten(1, -2).mean(1) if last else x.flatten(2).mean(2)
 
 
 class Scale(nn.Module):

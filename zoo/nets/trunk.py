@@ -83,12 +83,13 @@ class Trunk(nn.Module):
     """Images (b c h w) in [-1, 1] to features (b d), under autocast in its type.
 
     `stages` are the modules inside whose outputs are the maps on the way, first to last, for heads that read them.
-    A convolutional trunk's are (b c h w), never larger than the one before; those of timm's transformers (b n d).
+    A convolutional trunk's are (b c h w), never larger than the one before; those of timm's transformers (b n d) or
+    (b h w d). `channels`: of each stage, where timm tells them.
     """
 
-    def __init__(self, body: nn.Module, d: int, stages: tuple[str, ...]) -> None:
+    def __init__(self, body: nn.Module, d: int, stages: tuple[str, ...], channels: tuple[int, ...] = ()) -> None:
         super().__init__()
-        self.body, self.d, self.paths = body, d, stages
+        self.body, self.d, self.paths, self.channels = body, d, stages, channels
 
     @property
     def stages(self) -> tuple[nn.Module, ...]:

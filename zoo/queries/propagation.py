@@ -23,6 +23,11 @@ def ask_farthest(
     rises from one to the next, up to what conjugate gradients leave undone after so many iterations. largest: a larger
     pool is refused before anything is trained, as the graph takes a look at all pairs of images.
     """
+    if neighbours < 1 or iterations < 1 or not 0 < alpha < 1 or not gamma > 0:
+        raise ValueError(
+            f"neighbours={neighbours} and iterations={iterations} must be at least 1, alpha={alpha} in (0, 1) and "
+            f"gamma={gamma} above 0"
+        )
     known = len(scan.known)
     net = graph.build(torch.cat([scan.known, scan.features]), neighbours, gamma)
     sources = net.values.new_zeros(len(net), 1)

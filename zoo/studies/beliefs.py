@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from torch import Tensor
 
@@ -14,12 +15,20 @@ from zoo.scan import Scan
 from zoo.studies.oracles import Noisy
 
 
-def spread_over_all(scan: Scan) -> tuple[Tensor, Tensor]:
-    """ssal's labels: indices of all unlabeled images (u,), and what has spread to each (u,), on the CPU."""
-    return scan.pool.unlabeled, spread(scan).labels[len(scan.known) :].cpu()
+def spread_over_all(scan: Scan, plan: Any) -> tuple[Tensor, Tensor]:
+    """ssal's labels: indices of all unlabeled images (u,), and what has spread to each (u,), on the CPU.
+
+    None of either for a plan that spreads no labels.
+    """
+    if plan.semi != "propagation":
+        return scan.pool.unlabeled[:0], scan.pool.unlabeled[:0]
+    return scan.pool.unlabeled, spread(scan, plan).labels[len(scan.known) :].cpu()
 
 
-BELIEFS: Mapping[str, Callable[[Scan], tuple[Tensor, Tensor]]] = {"ceal": believed, "ssal": spread_over_all}
+BELIEFS: Mapping[str, Callable[[Scan, Any], tuple[Tensor, Tensor]]] = {
+    "ceal": lambda scan, plan: believed(scan),  # noqa: ARG005 (it carries its threshold with it)
+    "ssal": spread_over_all,
+}
 
 
 def pseudo_labels(learner: Learner, pool: Pool) -> dict[str, float] | None:
@@ -29,7 +38,7 @@ def pseudo_labels(learner: Learner, pool: Pool) -> dict[str, float] | None:
     """
     if learner.entry.name not in BELIEFS or not len(pool.unlabeled):
         return None
-    indices, labels = BELIEFS[learner.entry.name](learner.scan(pool))
+    indices, labels = BELIEFS[learner.entry.name](learner.scan(pool), learner.loop)
     if not len(indices):
         return None
     oracle = pool.oracle.truth if isinstance(pool.oracle, Noisy) else pool.oracle

@@ -48,7 +48,8 @@ def shuffles(learners: Mapping[str, Learner], settings: Mapping[str, Mapping[str
 def equal_steps(learners: Mapping[str, Learner], settings: Mapping[str, Mapping[str, Any]], pool: Pool) -> Settings:
     """Plain training with random questions, for as many steps as the longest fit takes in all its stages together.
 
-    None where `random` takes as many itself, or where `plain` is among the learners already.
+    As in the first round: where a plan's steps grow with the labels, these do not. None where `random` takes as many
+    itself, or where `plain` is among the learners already.
     """
     some = few(pool)
     most = max(learner.length(some) for learner in learners.values())

@@ -194,7 +194,7 @@ class Study:
         if self.epochs is None:
             return learner
         images = Fraction(str(self.epochs)) * labels
-        loop = replace(learner.loop, steps=math.ceil(images / learner.loop.batch))
+        loop = replace(learner.loop, steps=math.ceil(images / learner.loop.batch), grow=False)
         return replace(learner, loop=loop, twin=learner.twin and self.paced(learner.twin, labels))
 
 
