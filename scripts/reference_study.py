@@ -151,6 +151,7 @@ def run(
 def take_up(study: Study, directory: Path, place: Path, anew: Collection[str]) -> None:
     """Put the cells that are done, of those kept at `place`, into the folder of a run, but for the learners anew.
 
+    A setting that the kept study does not name is one that came later, and its default is what was done before.
     Raises FileExistsError where another study is kept there, or lies in the folder.
     """
 
@@ -164,7 +165,8 @@ def take_up(study: Study, directory: Path, place: Path, anew: Collection[str]) -
         mine, theirs = here.pop("learner"), there.pop("learner")
         if here != there or mine.keys() != theirs.keys():
             raise FileExistsError(f"{place} keeps another study than {directory}. Give another --out, or no --resume")
-        if moved := [name for name in mine if mine[name] != theirs[name] and not again(name)]:
+        kept_as = {name: {**mine[name], **table} for name, table in theirs.items()}  # who has a setting it did not name
+        if moved := [name for name in mine if mine[name] != kept_as[name] and not again(name)]:
             raise FileExistsError(
                 f"{place} keeps {', '.join(moved)} with other settings. Run them anew: --learner NAME"
             )

@@ -143,6 +143,20 @@ def test_a_learner_is_run_anew_beside_what_was_kept_of_the_others(
     assert tomllib.loads((kept / "study.toml").read_text())["learner"]["llal"]["lr"] == 0.05
 
 
+def test_what_was_kept_before_there_was_a_setting_had_its_default(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    script.run("digits", tiny(), tmp_path / "here", out, 1)
+    kept = out / "reference" / "digits" / "study.toml"
+    text = kept.read_text()
+    kept.write_text("".join(line for line in text.splitlines(True) if not line.startswith("momentum")))
+    assert kept.read_text() != text
+    monkeypatch.setattr(engine, "run_cell", None)
+    script.run("digits", tiny(), tmp_path / "there", out, 1, resume=True)
+    assert kept.read_text() == text
+
+
 def test_what_is_done_when_the_minutes_are_over_is_kept(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
