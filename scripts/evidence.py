@@ -14,6 +14,7 @@ from typing import Any
 
 from reference_study import PARTS
 
+import zoo
 from zoo.studies import gains, measures, reproduce, statistics
 from zoo.studies.curves import lines_of, panels
 from zoo.studies.measures import Interval
@@ -102,11 +103,23 @@ def about(directory: Path) -> str:
         name: given[name] for name in ("initial", "budget", "rounds", "seeds", "subset", "imbalance") if given.get(name)
     }
     again = " ".join(f"--{name} {value}" for name, value in options.items())
+    old = "; ".join(f"{learner} ({', '.join(names)})" for learner, names in moved(directory).items())
+    since = f" Run before these settings got today's defaults: {old}." if old else ""
     return (
         f"{directory.name}: {counts[0]} to {counts[-1]} labels in {len(counts) - 1} rounds, {seeds} seeds{pool}; "
         f"{first['machine']}, torch {first['versions']['torch']}, commit {str(first['commit'])[:7]}. Again: "
-        f"`alzoo compare {given['data']} --learners NAME,random {again}`"
+        f"`alzoo compare {given['data']} --learners NAME,random {again}`{since}"
     )
+
+
+def moved(directory: Path) -> dict[str, list[str]]:
+    """Learners of a part that were run with other settings than are now the default, and which these are."""
+    found = {}
+    for name, given in measures.settings(directory).get("learner", {}).items():
+        now = {**zoo.create(name, device="cpu").settings, "steps": given.get("steps")}  # steps: the data's
+        if others := sorted(key for key, value in given.items() if key in now and now[key] != value):
+            found[name] = others
+    return found
 
 
 def figure(directories: Sequence[Path]) -> bytes:
@@ -228,6 +241,7 @@ GAMES = (
     Row("ceal", "unlabeled images with a pseudo-label", "share", share=True),
     Row("ssal", "right spread labels", "precision", share=True),
     accuracy("ssal", "ours", "accuracy"),
+    accuracy("ssal", "counted as published", "accuracy, spread labels counted as published"),
     accuracy("ssal", "pretext and labels", "accuracy, pretext and labels"),
     accuracy("ssal", "labels alone", "accuracy, labels alone"),
     accuracy("plain", "ours", "accuracy, random labels"),

@@ -69,6 +69,15 @@ def test_a_row_has_areas_differences_and_what_they_come_from(evidence: ModuleTyp
     assert b"waal" in evidence.figure([directory])
 
 
+def test_a_part_says_whose_defaults_have_moved_since(evidence: ModuleType, tmp_path: Path) -> None:
+    directory = part(tmp_path)
+    path = directory / "study.toml"
+    kept = f"{path.read_text()}\n[learner.waal]\nalpha = 0.5\nsteps = 7\nlr = 0.1\n[learner.random]\nlr = 0.1\n"
+    path.write_text(kept)
+    assert evidence.moved(directory) == {"waal": ["alpha"]}
+    assert evidence.about(directory).endswith("Run before these settings got today's defaults: waal (alpha).")
+
+
 def test_all_parts_stand_side_by_side(evidence: ModuleType, tmp_path: Path) -> None:
     part(tmp_path, "cifar10", waal=0.5), part(tmp_path)
     parts = evidence.parts(tmp_path)
