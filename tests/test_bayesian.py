@@ -2,6 +2,7 @@
 
 import math
 from itertools import product
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from trainers import ensemble
 from trainers.run import Run
 from zoo.nets.common import Full
 from zoo.nets.trunk import Trunk
-from zoo.queries.bayesian import entropy, extended, frank_wolfe, jointly, posterior, told
+from zoo.queries.bayesian import chosen, entropy, extended, frank_wolfe, jointly, posterior, told
 from zoo.register import queries
 from zoo.scan import Scan, dropouts, dropping, parted
 from zoo.testing import CLASSES, Subject, pool
@@ -140,7 +141,7 @@ def test_what_the_draws_say_is_summed_up_as_they_would_be_together():
     seen = posterior(s, 12)
     assert seen.draws == 12
     assert torch.allclose(seen.mean, p.mean(0), atol=1e-6)
-    assert torch.allclose(seen.square, p.square().mean(0), atol=1e-6)
+    assert torch.allclose(seen.variance, p.var(0, correction=0), atol=1e-6)
     assert torch.allclose(seen.entropy, entropy(p).mean(0), atol=1e-5)
     assert torch.equal(seen.votes.long(), nn.functional.one_hot(p.argmax(2), CLASSES).sum(0))
 
@@ -363,3 +364,44 @@ def test_a_network_that_diverged_asks_nothing():
     for name in ("bald", "mc_entropy", "mean_std", "power_bald", "batch_bald", "acs_fw"):
         with pytest.raises(RuntimeError, match="diverged"):
             queries()[name].ask(s, 3, draws=3)
+
+
+def test_the_variance_of_a_sure_network_is_not_what_rounding_leaves():
+    """Draws that differ in the fifth digit, and draws that do not differ at all."""
+    chance = torch.Generator().manual_seed(0)
+    base = torch.randn(50, 3, generator=chance) + torch.tensor([12.0, 0, 0])
+    draws = [(base + 0.3 * torch.randn(50, 3, generator=chance)).log_softmax(1) for _ in range(40)]
+    told = torch.stack(draws).double().exp().var(0, correction=0)
+    of = SimpleNamespace(draws=lambda *_: iter(draws), device="cpu", pool=SimpleNamespace(unlabeled=base, classes=3))
+    assert torch.allclose(posterior(of, 40).variance.double(), told, rtol=2e-2, atol=0)
+    of.draws = lambda *_: iter(40 * draws[:1])
+    assert posterior(of, 40).variance.count_nonzero() == 0
+
+
+@pytest.mark.parametrize("name", ["acs_fw", "batch_bald"])
+def test_draws_are_counted_where_nothing_drops(name):
+    """An ensemble without dropout has one draw of each member, whatever `draws` says."""
+    p, asked = pool(), []
+    learner = zoo.create(name, members=4, dropout=0, device="cpu", steps=2, batch=8, width=2).fit(p)
+    assert learner.scan(p).count(100) == len(list(learner.scan(p).draws(100))) == 4
+    assert len(learner.select(p, 5)) == 5
+    if name == "acs_fw":
+        asked = list(chosen(learner.scan(p).draws(100), learner.scan(p), 100, 10))
+        assert len(asked) == 4, "all there are"
+    else:
+        u, k = len(p.unlabeled), p.classes
+        enough = zoo.create(
+            name, members=4, dropout=0, device="cpu", query_settings={"memory_mib": 4 * k * 4 * u / 2**20}
+        )
+        assert enough.query_settings["memory_mib"] < 0.1
+        with pytest.raises(ValueError, match="one draw cannot disagree"):
+            zoo.create(name, dropout=0.3, device="cpu", steps=1, width=2, query_settings={"draws": 1}).fit(p).select(
+                p, 2
+            )
+
+
+def test_batch_bald_says_so_where_nothing_is_told_from_the_first_image_on(caplog):
+    sure = torch.zeros(6, 3, 2)
+    sure[..., 0] = 1
+    jointly(sure, 1, 100, torch.Generator())
+    assert "tell no more after 0 of 1 images" in caplog.text

@@ -10,10 +10,12 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import zoo
 from trainers.seeds import generator
 from zoo.queries import QUERIES, gradient
 from zoo.queries.geometry import VALUES, scattered, squared
 from zoo.queries.gradient import information
+from zoo.testing import pool
 
 
 def scan_of(u=14, labeled=4, d=5, k=3, *, seed=0, features=None):
@@ -28,6 +30,7 @@ def scan_of(u=14, labeled=4, d=5, k=3, *, seed=0, features=None):
         features=features,
         known=known,
         logits=logits,
+        known_logits=head(known).detach(),
         probs=logits.softmax(1),
         parts=nn.ModuleDict({"head": head}),
         pool=SimpleNamespace(unlabeled=torch.arange(len(features))),
@@ -253,3 +256,13 @@ def test_what_is_no_number_stops_the_selection(name, broken, which):
     scan.probs = scan.logits.softmax(1)
     with pytest.raises(RuntimeError, match="1 of 14 images"):
         QUERIES[name].ask(scan, 3)
+
+
+def test_of_an_ensemble_bait_knows_the_labeled_as_it_sees_the_others(monkeypatch):
+    """By the mean of the members, the labeled images too."""
+    p, given = pool(), []
+    monkeypatch.setattr(gradient, "information", lambda q, h: given.append(q) or information(q, h))
+    learner = zoo.create("bait", members=3, device="cpu", steps=2, batch=8, width=2).fit(p)
+    learner.select(p, 2)
+    assert torch.allclose(given[0].float(), learner.predict(p.images[p.labeled]), atol=1e-5)
+    assert torch.allclose(given[1].float(), learner.predict(p.images[p.unlabeled]), atol=1e-5)

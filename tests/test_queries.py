@@ -1,6 +1,7 @@
 """Queries against their definitions, written out."""
 
 import math
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -8,8 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
+import zoo
 from trainers.seeds import generator
 from zoo.queries import QUERIES
+from zoo.query import inside
+from zoo.register import entries, queries
 from zoo.scan import top
 
 
@@ -106,3 +110,53 @@ def test_the_two_best_guesses_are_those_of_a_sort(k, monkeypatch):
 def test_of_equal_scores_the_first_are_asked_however_few_are_sorted(n):
     scores = torch.arange(60.0).remainder(9)
     assert torch.equal(top(scores, n).positions, scores.sort(descending=True, stable=True).indices[:n])
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [
+        ("typiclust", {"most": 0}),
+        ("typiclust", {"rounds": 0}),
+        ("batch_bald", {"draws": 0}),
+        ("batch_bald", {"configurations": -3}),
+        ("batch_bald", {"memory_mib": 0.0}),
+        ("bald", {"draws": -2}),
+        ("power_bald", {"beta": float("inf")}),
+        ("acs_fw", {"projections": 1}),
+        ("bait", {"lam": 0.0}),
+        ("bait", {"over": 0.5}),
+        ("probcover", {"delta": -0.5}),
+        ("probcover", {"purity": 3.0}),
+        ("probcover", {"sample": 0}),
+        ("robust_kcenter", {"others": -3}),
+        ("weighted_kmeans", {"beta": -1.0}),
+        ("suggestive", {"candidates": -1.0}),
+        ("deepfool", {"iterations": 0}),
+        ("dal", {"steps": 0}),
+        ("llal", {"subset": -1}),
+        ("bgadl", {"draws": 1}),
+    ],
+)
+def test_numbers_out_of_range_are_refused_before_anything_is_trained(name, asked):
+    setting, value = next(iter(asked.items()))
+    with pytest.raises(ValueError, match=re.escape(f"{setting}={value!r} of the query {name!r} must be in")):
+        zoo.create(name, query_settings=asked)
+
+
+def test_ranges_are_about_numbers_that_there_are_and_defaults_are_inside():
+    for query in queries().values():
+        for setting, interval in query.ranges.items():
+            assert inside(query.settings[setting], interval), (query.name, setting)
+        numbers = {key for key, value in query.settings.items() if type(value) in (int, float)}
+        assert numbers == set(query.ranges), query.name
+    asking = [entry.query for entry in entries().values()]
+    assert all(inside(query.settings[key], interval) for query in asking for key, interval in query.ranges.items())
+
+
+@pytest.mark.parametrize(
+    ("interval", "numbers", "others"),
+    [("[0, 1)", (0, 0.5), (-0.1, 1)), ("(0, 1]", (0.5, 1), (0, 1.1)), ("[1, inf)", (1, 1e9), (0, float("inf")))],
+)
+def test_intervals(interval, numbers, others):
+    assert all(inside(number, interval) for number in numbers)
+    assert not any(inside(number, interval) for number in others)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from zoo.studies import critical, statistics
+from zoo.studies import critical, measures, statistics
 from zoo.studies.measures import Record
 
 
@@ -126,8 +126,8 @@ def test_the_penalty_matrix_by_hand():
         for r in range(5):
             records.append(record("random", seed, r, 0.5 + 0.1 * r))
             records.append(record("late", seed, r, 0.5 + 0.1 * r + (0.05 + wobble if r >= 2 else 0.0)))
-    matrix = statistics.penalties(records)  # rounds 0, 1, 2, 4
-    assert matrix["late"]["random"] == pytest.approx(2 / 4)
+    matrix = statistics.penalties(records)  # rounds 1, 2, 4
+    assert matrix["late"]["random"] == pytest.approx(2 / 3)
     assert matrix["random"]["late"] == 0
 
 
@@ -137,7 +137,7 @@ def test_checkpoints_end_where_random_has_arrived():
         for r in range(5):
             records.append(record("random", seed, r, [0.5, 0.9, 0.9, 0.9, 0.9][r]))
             records.append(record("late", seed, r, [0.5, 0.9, 0.95 + 1e-3 * seed, 0.99, 0.99][r]))
-    assert statistics.penalties(records)["late"]["random"] == 0  # rounds 0 and 1 alone
+    assert statistics.penalties(records)["late"]["random"] == 0  # round 1 alone
 
 
 def test_ranks_and_the_critical_difference():
@@ -239,3 +239,34 @@ def test_areas_over_labels_and_over_their_logarithm():
     run = [record("a", 0, r, a, labels) for r, (a, labels) in enumerate([(0.5, 10), (0.7, 20), (0.9, 80)])]
     assert statistics.area(run) == pytest.approx((10 * 0.6 + 60 * 0.8) / 70)
     assert statistics.area(run, log=True) == pytest.approx((1 * 0.6 + 2 * 0.8) / 3)
+
+
+def test_the_first_round_is_a_checkpoint_even_where_random_never_learns():
+    records = []
+    for seed in range(5):
+        for r in range(4):
+            records.append(record("random", seed, r, [0.5, 0.5, 0.5, 0.502][r]))
+            records.append(record("late", seed, r, [0.5, 0.6, 0.7, 0.7][r] + (1e-3 * seed if r else 0)))
+    assert statistics.penalties(records)["late"]["random"] == 1
+
+
+def test_the_last_bit_of_an_area_is_no_difference():
+    """Two curves whose areas are equal, but for how they are summed: equal ranks, and no pair for Wilcoxon."""
+    one, other = [0.6, 0.6, 0.2, 0.7], [0.1, 0.7, 0.6, 0.2]
+    assert 0 < abs(area(one) - area(other)) < 1e-15
+    records = [
+        record(name, seed, r, curve[r])
+        for seed in range(3)
+        for name, curve in (("random", one), ("a", other), ("b", one))
+        for r in range(4)
+    ]
+    assert set(statistics.ranking([records]).ranks.values()) == {2.0}
+    assert [row.p for row in statistics.signed_ranks([records])] == [None, None]
+
+
+def area(accuracies):
+    return measures.aubc([40, 80, 120, 160], accuracies)
+
+
+def test_a_plateau_a_bit_below_the_goal_has_reached_it():
+    assert statistics.reach([10, 20], [0.9 - 1e-16, 0.9 - 1e-16], 0.9) == 10

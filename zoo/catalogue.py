@@ -15,7 +15,7 @@ from zoo.device import resolve_device, resolve_precision
 from zoo.entry import Entry, Preset
 from zoo.learner import FORMAT, Learner
 from zoo.naming import UnknownName, hint, pick, whole
-from zoo.query import Query, options, takes_any
+from zoo.query import Query, inside, options, takes_any
 from zoo.register import entries, find
 from zoo.trained import fetched, one
 
@@ -148,7 +148,7 @@ def parts_scaled(lr_scale: Mapping[str, float]) -> dict[str, float]:
 def resolve_query(query: Query, settings: Mapping[str, Any], preset: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a query, those of the plan or its defaults where none are given.
 
-    Raises TypeError for one that it has not, ValueError for a value of another kind than its default.
+    Raises TypeError for one that it has not, ValueError for a value of another kind than its default or out of range.
     """
     if not isinstance(settings, Mapping):
         raise ValueError(f"query_settings={settings!r} must be a table of the query's settings by name")
@@ -156,7 +156,11 @@ def resolve_query(query: Query, settings: Mapping[str, Any], preset: Mapping[str
         wrong = min(strange)
         raise TypeError(f"the query {query.name!r} has no setting {wrong!r}.{hint(wrong, query.settings)}")
     have = query.settings
-    return {**have, **preset, **{name: check(name, value, like=have.get(name)) for name, value in settings.items()}}
+    told = {**have, **preset, **{name: check(name, value, like=have.get(name)) for name, value in settings.items()}}
+    for name, interval in query.ranges.items():
+        if not inside(told[name], interval):
+            raise ValueError(f"{name}={told[name]!r} of the query {query.name!r} must be in {interval}")
+    return told
 
 
 def resolve(called: str, entry: Entry, preset: Preset, settings: Mapping[str, Any]) -> tuple[Any, dict[str, Any], str]:

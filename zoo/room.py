@@ -23,7 +23,7 @@ from zoo.nets.common import Shape
 from zoo.nets.trunk import Trunk
 from zoo.queries.geometry import SIDE
 from zoo.query import SHUFFLED
-from zoo.scan import evaluating
+from zoo.scan import dropouts, evaluating
 
 if TYPE_CHECKING:
     from zoo.learner import Learner
@@ -39,8 +39,8 @@ class Room:
     """Numbers of four bytes that a query holds at most of each unlabeled image.
 
     d: features and copies of them; k: rows of probabilities; square: matrices of classes; one: single numbers. more: by
-    the query's settings and n, further ones. Where d is 0, features are looked at a few rows after the other, and lie
-    on a file if they are large.
+    the query's settings and n, further ones. known: labeled images take as much of d. Where d is 0, features are looked
+    at a few rows after the other, and lie on a file if they are large.
     """
 
     d: float = 0
@@ -48,6 +48,7 @@ class Room:
     square: float = 0
     one: float = 32
     more: Callable[[Mapping[str, Any], int], float] = lambda _, __: 0
+    known: bool = False
 
     def of(self, d: int, k: int, settings: Mapping[str, Any], n: int) -> float:
         """All of these together, of d features and k classes."""
@@ -65,18 +66,18 @@ ROOM: Mapping[str, Room] = MappingProxyType(
         **dict.fromkeys(("bald", "power_bald", "ensemble", "debal", "bgadl"), DRAWN),
         "batch_bald": DRAWN,
         "acs_fw": Room(k=14, more=lambda s, _: 6 * s["projections"]),
-        "kcenter": Room(d=2, one=8),
-        "ff_active": Room(d=2, one=8),
-        "robust_kcenter": Room(d=3, one=80, more=lambda s, n: 0.65 * (n + s["others"])),
+        "kcenter": Room(d=2, one=8, known=True),
+        "ff_active": Room(d=2, one=8, known=True),
+        "robust_kcenter": Room(d=3, one=80, more=lambda s, n: 0.65 * (n + s["others"]), known=True),
         "weighted_kmeans": Room(d=2, k=4),
         "suggestive": Room(d=2, k=5, one=72),
         "badge": Room(d=1, k=8),
-        "bait": Room(d=5, k=6, square=24),
+        "bait": Room(d=5, k=6, square=24, known=True),
         "deepfool": Room(one=32),
-        "dal": Room(d=4, more=lambda s, _: 3 * s["width"]),
-        "jlp": Room(d=4, more=lambda s, _: 40 * s["neighbours"]),
-        "typiclust": Room(d=5.2),
-        "probcover": Room(d=6),
+        "dal": Room(d=4, more=lambda s, _: 3 * s["width"], known=True),
+        "jlp": Room(d=4, more=lambda s, _: 40 * s["neighbours"], known=True),
+        "typiclust": Room(d=5.2, known=True),
+        "probcover": Room(d=6, known=True),
         **dict.fromkeys(("vaal", "ta_vaal", "aral", "llal"), Room()),
         "waal": Room(k=6),
         "ceal": Room(k=6),
@@ -110,6 +111,8 @@ def holdable(learner: Learner, pool: Pool, n: int = 1, held_out: Tensor | None =
         return here + max(BATCHES, rebuilt, 4 * round(u * max(fit, asked(name, settings, parts, pool, n))))
 
     settings = {**query.settings, **learner.query_settings}
+    if query.cold and learner.parts is None and not len(pool.labeled) and "features" in settings:
+        settings["features"] = "pixels"  # there is no trunk yet
     need = held(query.name.removesuffix(SHUFFLED), settings)
     if need <= limit:
         return
@@ -134,8 +137,11 @@ def asked(name: str, settings: Mapping[str, Any], parts: nn.ModuleDict, pool: Po
         d = prod(pool.shape)
     elif settings.get("features") == "pixels":
         d = pool.shape[0] * min(SIDE, pool.shape[1]) * min(SIDE, pool.shape[2])
-    bound = settings.get("memory_mib", 0) * 2**18 / max(1, len(pool.unlabeled))  # batch_bald's own, for its draws
-    return room.of(d, k, settings, n) + 2.0 * float(min(bound, k * settings.get("draws", 0)))
+    u = max(1, len(pool.unlabeled))
+    bound = settings.get("memory_mib", 0) * 2**18 / u  # batch_bald's own, for its draws
+    draws = settings.get("draws", 0) if dropouts(parts["trunk"], parts["head"]) else 1
+    more = room.d * d * len(pool.labeled) / u if room.known else 0.0
+    return room.of(d, k, settings, n) + more + 2.0 * float(min(bound, k * draws))
 
 
 def width(parts: nn.ModuleDict, shape: Shape) -> int:

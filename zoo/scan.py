@@ -118,9 +118,17 @@ class Scan:
     @cached_property
     def logits(self) -> Tensor:
         """(u k); of an ensemble, the logarithm of its members' mean probabilities."""
-        logits = torch.cat(self.through(self.parts["head"], self.features))
+        return self._logits(self.features, self.pool.unlabeled)
+
+    @cached_property
+    def known_logits(self) -> Tensor:
+        """Those of the labeled images: (l k)."""
+        return self._logits(self.known, self.pool.labeled)
+
+    def _logits(self, features: Tensor, of: Tensor) -> Tensor:
+        logits = torch.cat(self.through(self.parts["head"], features))
         if others := self.members[1:]:
-            each = torch.stack([logits, *(self.each(member) for member in others)])
+            each = torch.stack([logits, *(self.each(member, of) for member in others)])
             return each.log_softmax(2).logsumexp(0) - math.log(len(each))
         return logits
 
@@ -155,6 +163,10 @@ class Scan:
                 with dropping(self.generator(f"member {m} draw {draw}"), head):
                     log = torch.cat(self.through(head, features)).log_softmax(1)
                 yield log
+
+    def count(self, t: int) -> int:
+        """How many draws `draws(t)` gives."""
+        return sum(t if dropouts(trunk, head) else 1 for trunk, head in self.members)
 
     def _drawn_inside(self, m: int, trunk: nn.Module, head: nn.Module, t: int, of: Tensor | None) -> Iterator[Tensor]:
         """The draws of member m, whose trunk has dropout: what stands before it is seen once for many of them."""

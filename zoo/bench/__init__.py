@@ -1,7 +1,8 @@
 """`alzoo bench`: our forms beside plain forms of the same mathematics, in turn in one process.
 
-Nothing here asserts anything about time. The forms of a case answer alike, or nothing is timed; each figure comes with
-its range over the rounds, and ratios are taken within a round, so that what else the machine does cancels.
+Nothing here asserts anything about time. The forms of a case answer alike, or nothing is timed; where they draw, one of
+them is compared with ours by what is drawn on average. Each figure comes with its range over the rounds, and ratios are
+taken within a round, so that what else the machine does cancels.
 """
 
 from __future__ import annotations

@@ -49,8 +49,6 @@ def ask(scan: Scan, n: int, *, draws: int = 20, subset: int = 0) -> Asked:
     subset: look at so many images only, drawn anew in every round (the released code: 2,000; never fewer than n); 0
     for all of them.
     """
-    if draws < 2:
-        raise ValueError(f"draws={draws}: two draws at least are needed to disagree")
     some = scan.drawn(n, subset)
     of = scan.pool.unlabeled[some] if subset else None
     first, second = scan.draws(2, of)  # two differ, unless something is wrong
@@ -199,7 +197,14 @@ bgadl = Entry(
     build=build,
     plans=MappingProxyType({"ours": Preset(loop.Plan()), "paper": PAPER, "released": RELEASED}),
     train=loop.train,
-    query=Query("bgadl", ask, "arXiv:1904.11643; Houlsby et al. 2011", cost="u k t", needs=("dropout",)),
+    query=Query(
+        "bgadl",
+        ask,
+        "arXiv:1904.11643; Houlsby et al. 2011",
+        cost="u k t",
+        needs=("dropout",),
+        ranges=MappingProxyType({"draws": "[2, inf)", "subset": "[0, inf)"}),
+    ),
     diagnose=diagnose,
     doubt=doubt,
     sample=sample,

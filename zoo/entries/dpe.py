@@ -28,7 +28,9 @@ dpe = Entry(
     build=build,
     plans=MappingProxyType({"ours": Preset(loop.Plan())}),
     train=loop.train,
-    query=Query("dpe", ask_mc_entropy, PAPER, cost="u k t", needs=("members",)),
+    query=Query(
+        "dpe", ask_mc_entropy, PAPER, cost="u k t", needs=("members",), ranges=MappingProxyType({"draws": "[1, inf)"})
+    ),
     missing=MappingProxyType(
         {
             "paper": "its settings could not be established; give them by name",

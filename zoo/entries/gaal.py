@@ -75,10 +75,6 @@ def ask(
     """
     one_of("diversity", diversity, ("centers", "none"))
     one_of("space", space, ("features", "pixels"))
-    if search_steps < 0 or starts < 1 or tol < 0:
-        raise ValueError(
-            f"search_steps={search_steps} and tol={tol} must be at least 0, and starts={starts} at least 1"
-        )
     m = n if tol == inf and diversity == "none" else max(starts, 4 * n)
     found = look(scan, m, objective=objective, solver=solver, steps=search_steps, rate=rate, shell=shell)
     made = images(scan.parts, found.latents)
@@ -323,6 +319,7 @@ gaal = Entry(
         cost="n classifier gradients + u d n",
         needs=("generator",),
         randomised=True,
+        ranges=MappingProxyType({"search_steps": "[0, inf)", "starts": "[1, inf)", "tol": "[0, inf]"}),
     ),
     diagnose=diagnose,
     doubt=doubt,

@@ -116,7 +116,9 @@ llal = Entry(
     build=build,
     plans=MappingProxyType({"ours": Preset(loop.Plan()), "paper": PAPER}),
     train=loop.train,
-    query=Query("llal", ask, "arXiv:1905.03677", cost="u", needs=("ranker",)),
+    query=Query(
+        "llal", ask, "arXiv:1905.03677", cost="u", needs=("ranker",), ranges=MappingProxyType({"subset": "[0, inf)"})
+    ),
     diagnose=diagnose,
     doubt=doubt,
     missing=MappingProxyType(

@@ -167,7 +167,14 @@ waal = Entry(
     build=build,
     plans=MappingProxyType({"ours": Preset(loop.Plan()), "paper": PAPER, "released": RELEASED}),
     train=loop.train,
-    query=Query("waal", ask, "arXiv:1911.09162", cost="u k + u d", needs=("critic",)),
+    query=Query(
+        "waal",
+        ask,
+        "arXiv:1911.09162",
+        cost="u k + u d",
+        needs=("critic",),
+        ranges=MappingProxyType({"weight": "(-inf, inf)"}),
+    ),
     diagnose=diagnose,
     doubt=doubt,
 )

@@ -24,13 +24,13 @@ BLOCK, CONFIGURATIONS = 32, 1024  # candidates of batch_bald, and configurations
 class Posterior:
     """What the draws say of u images, summed up while they pass: memory for one draw, whatever their number.
 
-    mean: probabilities (u k). entropy: of one draw, on average, in nats (u,). square: mean of p^2 (u k).
+    mean: probabilities (u k). entropy: of one draw, on average, in nats (u,). variance: of probabilities (u k).
     votes: how many draws guess each class (u k). draws: their number.
     """
 
     mean: Tensor
     entropy: Tensor
-    square: Tensor
+    variance: Tensor
     votes: Tensor
     draws: int
 
@@ -43,24 +43,32 @@ class Posterior:
 def posterior(scan: Scan, draws: int, of: Tensor | None = None) -> Posterior:
     """Sum up that many dropout masks of every member. of: other indices into the pool than all unlabeled ones."""
     shape = len(scan.pool.unlabeled if of is None else of), scan.pool.classes
-    mean, square, votes = (torch.zeros(shape, device=scan.device) for _ in range(3))
-    unsure, t = torch.zeros_like(mean[:, 0]), 0
+    off, square, votes = (torch.zeros(shape, device=scan.device) for _ in range(3))
+    unsure, t, first = torch.zeros_like(off[:, 0]), 0, None
     for log in scan.draws(draws, of):
         t += 1
         p = log.exp()
-        mean += p
-        square += p.square()
         unsure -= (p * log).sum(1)
         votes.scatter_add_(1, log.argmax(1, keepdim=True), torch.ones_like(votes[:, :1]))
-    return Posterior(mean / t, unsure / t, square / t, votes, t)
+        first = p if first is None else first  # sums of what differs from it lose no digits where little does
+        off += p - first
+        square += (p - first).square()
+    assert first is not None
+    off, square = off / t, square / t
+    return Posterior(first + off, unsure / t, (square - off.square()).clamp(min=0), votes, t)
 
 
 def opinions(scan: Scan, draws: int) -> Posterior:
     """The same where draws are to disagree. Raises ValueError for a single one, which cannot."""
-    seen = posterior(scan, draws)
-    if seen.draws < 2:
+    several(scan, draws)
+    return posterior(scan, draws)
+
+
+def several(scan: Scan, draws: int) -> int:
+    """How many draws there are in all. Raises ValueError for a single one."""
+    if (count := scan.count(draws)) < 2:
         raise ValueError(f"draws={draws}: one draw cannot disagree with itself. Take two at least, better a hundred")
-    return seen
+    return count
 
 
 def entropy(p: Tensor) -> Tensor:
@@ -89,7 +97,7 @@ def ask_mc_entropy(scan: Scan, n: int, *, draws: int = 100) -> Asked:
 def ask_mean_std(scan: Scan, n: int, *, draws: int = 100) -> Asked:
     """Ask where probabilities vary most from draw to draw: `std`, their standard deviation, mean over the classes."""
     seen = opinions(scan, draws)
-    std = (seen.square - seen.mean.square()).clamp(min=0).sqrt().mean(1)
+    std = seen.variance.sqrt().mean(1)
     return top(std, n, std=std)
 
 
@@ -119,7 +127,7 @@ def ask_power_bald(scan: Scan, n: int, *, draws: int = 100, beta: float = 1.0) -
 
 
 def ask_batch_bald(
-    scan: Scan, n: int, *, draws: int = 100, configurations: int = 10_000, memory_mib: float = 1024
+    scan: Scan, n: int, *, draws: int = 100, configurations: int = 10_000, memory_mib: float = 1024.0
 ) -> Asked:
     """Ask for the images whose labels together say most about the weights, greedily.
 
@@ -129,7 +137,7 @@ def ask_batch_bald(
     information, in nats; `BALD`: alone.
     """
     u, k = scan.probs.shape
-    fitting = int(memory_mib * 2**20) // (4 * k * draws * len(scan.members))
+    fitting = int(memory_mib * 2**20) // (4 * k * several(scan, draws))
     if fitting < min(n, u):
         raise ValueError(f"memory_mib={memory_mib} holds the draws of {fitting} images, fewer than the {n} asked for")
     candidates = torch.arange(u, device=scan.device)
@@ -172,7 +180,7 @@ def jointly(p: Tensor, n: int, configurations: int, chance: Generator) -> tuple[
         gains.append(gain)
         left[best] = False
         weight, w = extended(weight, w, p[best], configurations, chance)
-    if n > 1 and gains[-1] < 1e-4 < gains[0]:
+    if gains[-1] < 1e-4:
         last = next(i for i, gain in enumerate(gains) if gain < 1e-4)
         text = "batch_bald: %d draws tell no more after %d of %d images; the rest is arbitrary. Give it more draws"
         logging.getLogger("alzoo").warning(text, t, last, n)
@@ -209,6 +217,8 @@ def ask_acs_fw(scan: Scan, n: int, *, draws: int = 100, projections: int = 10, g
     That is J ^ -1/2 (sum_y p(y) log p_j(y) + gamma H(p)) of each image, for J of the draws. `weight`: its weight in
     the sum. Frank-Wolfe comes back to images it has, so it goes on until n are distinct; the residual fills the rest.
     """
+    if min(several(scan, draws), projections) < 2:
+        raise ValueError(f"projections={projections}: on a single one all images look alike. Take two at least")
     mean = posterior(scan, draws).mean
     spread = gamma * entropy(mean)
     logs = ((mean * log).sum(1) + spread for log in chosen(scan.draws(draws), scan, draws, projections))
@@ -219,7 +229,7 @@ def ask_acs_fw(scan: Scan, n: int, *, draws: int = 100, projections: int = 10, g
 
 def chosen(logs: Iterator[Tensor], scan: Scan, draws: int, some: int) -> Iterator[Tensor]:
     """So many of the draws, evenly spread over members and masks."""
-    total = draws * len(scan.members)
+    total = scan.count(draws)
     return (log for i, log in enumerate(logs) if i * some // total != (i - 1) * some // total)
 
 
@@ -255,7 +265,8 @@ MC = "Gal & Ghahramani, ICML 2016, arXiv:1506.02142"
 
 def drawn(name: str, ask: Callable[..., Asked], paper: str, **more: Any) -> Query:
     """A query that needs draws, and stands on plain training with dropout where nothing else is said."""
-    return Query(name, ask, paper, **{"cost": "u k t", "needs": ("draws",), "nets": DROPOUT, **more})
+    ranges = MappingProxyType({"draws": "[1, inf)", **more.pop("ranges", {})})
+    return Query(name, ask, paper, **{"cost": "u k t", "needs": ("draws",), "nets": DROPOUT, "ranges": ranges, **more})
 
 
 mc_least_confident = drawn("mc_least_confident", ask_mc_least_confident, MC)
@@ -264,11 +275,27 @@ mc_entropy = drawn("mc_entropy", ask_mc_entropy, "Gal, Islam & Ghahramani, ICML 
 mean_std = drawn("mean_std", ask_mean_std, "Kampffmeyer et al. 2016; Gal, Islam & Ghahramani, ICML 2017")
 variation_ratio = drawn("variation_ratio", ask_variation_ratio, "Freeman 1965; Gal, Islam & Ghahramani, ICML 2017")
 bald = drawn("bald", ask_bald, "Houlsby et al. 2011, arXiv:1112.5745")
-power_bald = drawn("power_bald", ask_power_bald, "Kirsch et al. 2021, arXiv:2106.12059", randomised=True)
-batch_bald = drawn(
-    "batch_bald", ask_batch_bald, "Kirsch et al., NeurIPS 2019, arXiv:1906.08158", cost="u k t + n m k t c"
+power_bald = drawn(
+    "power_bald",
+    ask_power_bald,
+    "Kirsch et al. 2021, arXiv:2106.12059",
+    randomised=True,
+    ranges={"beta": "[0, inf)"},
 )
-acs_fw = drawn("acs_fw", ask_acs_fw, "Pinsler et al., NeurIPS 2019, arXiv:1908.02144", cost="u k t + n u j")
+batch_bald = drawn(
+    "batch_bald",
+    ask_batch_bald,
+    "Kirsch et al., NeurIPS 2019, arXiv:1906.08158",
+    cost="u k t + n m k t c",
+    ranges={"configurations": "[1, inf)", "memory_mib": "(0, inf)"},
+)
+acs_fw = drawn(
+    "acs_fw",
+    ask_acs_fw,
+    "Pinsler et al., NeurIPS 2019, arXiv:1908.02144",
+    cost="u k t + n u j",
+    ranges={"projections": "[2, inf)", "gamma": "[0, inf)"},
+)
 ensemble = drawn(
     "ensemble",
     ask_variation_ratio,

@@ -1,5 +1,7 @@
 """Ask for what lies nearest to the decision boundary."""
 
+from types import MappingProxyType
+
 import torch
 from einops import rearrange
 from torch import Tensor, nn
@@ -100,4 +102,5 @@ dfal = Query(
     ask_deepfool,
     "Ducoffe & Precioso 2018, arXiv:1802.09841",
     cost="u iterations (rivals + 1) trunk",
+    ranges=MappingProxyType({"iterations": "[1, inf)", "overshoot": "[0, inf)", "rivals": "[1, inf)"}),
 )

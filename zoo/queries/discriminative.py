@@ -1,5 +1,7 @@
 """Ask for what a critic can tell from the labeled images by its features."""
 
+from types import MappingProxyType
+
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
@@ -122,4 +124,10 @@ dal = Query(
     "Gissin & Shalev-Shwartz 2019, arXiv:1907.06347",
     cost="sub_batches (steps + u) width^2",
     randomised=True,
+    ranges=MappingProxyType(
+        {
+            **dict.fromkeys(("sub_batches", "steps", "batch", "width"), "[1, inf)"),
+            **{"sample": "[0, inf)", "lr": "(0, inf)", "stop": "(0, inf)"},
+        }
+    ),
 )

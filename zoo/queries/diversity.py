@@ -1,5 +1,7 @@
 """Ask for images that stand for the rest: far from what is known, and from one another."""
 
+from types import MappingProxyType
+
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -73,7 +75,8 @@ def ask_robust_kcenter(scan: Scan, n: int, outliers: float = 1e-4, others: int =
     The paper searches for the least radius for which a mixed-integer program finds n images that leave no more than
     a share of `outliers` uncovered. Ours tries `LEVELS` radii from half the greedy one on, in place of the program
     with the image that covers most, again and again; where this fails at each smaller radius, the greedy answer
-    stands. Candidates are the greedy answer and `others` drawn images: n + others bytes per unlabeled image.
+    stands. Candidates are the greedy answer and `others` drawn images: 2 (n + others) bytes per unlabeled
+    image.
     `covers`: images that the asked one was the first to cover at that radius; zero where the greedy answer stands.
     """
     new, known = (Points.of(x) for x in looks(scan, features))
@@ -207,12 +210,18 @@ robust_kcenter = Query(
     randomised=True,
     approximate=True,
     cold=True,
+    ranges=MappingProxyType({"outliers": "[0, 1]", "others": "[0, inf)"}),
 )
 ff_active = Query(
     "ff_active", ask_ff_active, "Geifman & El-Yaniv 2017, arXiv:1711.00941", cost="u (l + n) d", cold=True
 )
 weighted_kmeans = Query(
-    "weighted_kmeans", ask_weighted_kmeans, "Zhdanov 2019, arXiv:1901.05954", cost="n^2 d", randomised=True
+    "weighted_kmeans",
+    ask_weighted_kmeans,
+    "Zhdanov 2019, arXiv:1901.05954",
+    cost="n^2 d",
+    randomised=True,
+    ranges=MappingProxyType({"beta": "[1, inf)", "rounds": "[1, inf)"}),
 )
 suggestive = Query(
     "suggestive",
@@ -220,4 +229,5 @@ suggestive = Query(
     "Yang, Zhang, Chen, Zhang & Chen, MICCAI 2017, arXiv:1706.04737",
     cost="u n d",
     approximate=True,
+    ranges=MappingProxyType({"candidates": "[1, inf)"}),
 )

@@ -1,12 +1,14 @@
 """Ask for images that would move the last layer most, and in different directions."""
 
+from types import MappingProxyType
+
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot, pad
 
 from zoo.queries.geometry import Points, blocks, finite, in_turn, scattered
 from zoo.query import Query
-from zoo.scan import Asked, Scan, evaluating
+from zoo.scan import Asked, Scan
 
 ROOM = 8192  # k d of the largest matrices that bait keeps: (k d)^2 doubles, half a GiB each
 
@@ -46,9 +48,8 @@ def ask_bait(scan: Scan, n: int, lam: float = 1.0, over: float = 2.0, project: i
             f"bait keeps matrices of ({k} classes x {d} features)^2 = {(k * d) ** 2 * 8 / 2**30:.1f} GiB each. "
             f"Project the features to fewer: query_settings={{'project': {max(1, ROOM // k)}}}"
         )
-    with evaluating(scan.parts), torch.no_grad():
-        p_known = scan.parts["head"](scan.known).double().softmax(1)
-    p, h, known = scan.logits.double().softmax(1), h.double(), known.double()
+    p_known, p = scan.known_logits.double().softmax(1), scan.logits.double().softmax(1)
+    h, known = h.double(), known.double()
     seen = information(p_known, known)
     whole = (seen + information(p, h)) / (len(known) + len(h))
     start = lam * torch.eye(k * d, dtype=h.dtype, device=h.device) + seen / (len(known) + n)
@@ -139,4 +140,5 @@ bait = Query(
     ask_bait,
     "Ash, Goel, Krishnamurthy & Kakade, NeurIPS 2021, arXiv:2106.09675",
     cost="n (u k^2 d + k^3 d^2)",
+    ranges=MappingProxyType({"lam": "(0, inf)", "over": "[1, inf)", "project": "[0, inf)"}),
 )

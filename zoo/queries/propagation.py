@@ -1,5 +1,7 @@
 """Ask where labels have spread to least: what of the labeled images reaches along the graph of neighbours."""
 
+from types import MappingProxyType
+
 import torch
 
 from trainers import graph
@@ -23,11 +25,6 @@ def ask_farthest(
     rises from one to the next, up to what conjugate gradients leave undone after so many iterations. largest: a larger
     pool is refused before anything is trained, as the graph takes a look at all pairs of images.
     """
-    if neighbours < 1 or iterations < 1 or not 0 < alpha < 1 or not gamma > 0:
-        raise ValueError(
-            f"neighbours={neighbours} and iterations={iterations} must be at least 1, alpha={alpha} in (0, 1) and "
-            f"gamma={gamma} above 0"
-        )
     known = len(scan.known)
     net = graph.build(torch.cat([scan.known, scan.features]), neighbours, gamma)
     sources = net.values.new_zeros(len(net), 1)
@@ -48,4 +45,13 @@ jlp = Query(
     ask_farthest,
     "Siméoni, Budnik, Avrithis & Gravier, ICPR 2020, arXiv:1911.08177",
     cost="(l+u)^2 d + n (l+u)",
+    ranges=MappingProxyType(
+        {
+            "neighbours": "[1, inf)",
+            "gamma": "(0, inf)",
+            "alpha": "(0, 1)",
+            "iterations": "[1, inf)",
+            "largest": "[1, inf)",
+        }
+    ),
 )

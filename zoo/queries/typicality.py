@@ -1,5 +1,7 @@
 """Ask for images that are typical of many: for the first labels of all."""
 
+from types import MappingProxyType
+
 import torch
 from torch import Tensor
 
@@ -132,6 +134,7 @@ typiclust = Query(
     randomised=True,
     approximate=True,
     cold=True,
+    ranges=MappingProxyType({"most": "[1, inf)", "rounds": "[1, inf)"}),
 )
 probcover = Query(
     "probcover",
@@ -141,4 +144,5 @@ probcover = Query(
     randomised=True,
     approximate=True,
     cold=True,
+    ranges=MappingProxyType({"delta": "[0, inf)", "purity": "(0, 1]", "sample": "[1, inf)", "largest": "[1, inf)"}),
 )

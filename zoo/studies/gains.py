@@ -50,9 +50,10 @@ def gain_split(records: Sequence[Record], rounds: int | None = None, of: Measure
     for name, first in firsts.items():
         if base is None or name in BASELINES or name in beside or first.query == "random" or name.endswith("~shuffled"):
             continue
-        alike = all(
-            by[0].network == runs[base][seed][0].network for seed, by in runs[name].items() if seed in runs[base]
-        )
+        firsts_of = [
+            (by[0].network, runs[base][seed][0].network) for seed, by in runs[name].items() if seed in runs[base]
+        ]
+        alike = all(own is not None and own == its for own, its in firsts_of)
         trained, asked = first.controls or ((base, name) if alike else (f"{name}~shuffled", ""))
         others = [other for other in (base, trained, asked) if other in runs]
         if not (seeds := [seed for seed in value[name] if all(seed in value[other] for other in others)]):

@@ -184,7 +184,7 @@ def signed_ranks(studies: Sequence[Sequence[Record]]) -> list[SignedRanks]:
         base = next((runs[name] for name in BASELINES if runs.get(name)), {})
         for learner, by in runs.items():
             if learner not in BASELINES:
-                paired = [area(by[seed]) - area(base[seed]) for seed in by if seed in base]
+                paired = [round(area(by[seed]) - area(base[seed]), 12) for seed in by if seed in base]
                 gains.setdefault(learner, []).extend(paired)
     tested = {learner: own for learner, own in gains.items() if own}
     ps = [wilcoxon(own) for own in tested.values()]
@@ -224,7 +224,7 @@ def targets(records: Sequence[Record], accuracy: float | None = None) -> list[Ta
 
 def reach(labels: Sequence[float], accuracy: Sequence[float], goal: float) -> float | None:
     """The labels at which a curve that never falls first comes to the goal, on straight lines; None if it does not."""
-    if accuracy[0] >= goal:
+    if accuracy[0] >= goal - 1e-12:
         return float(labels[0])
     for (x0, x1), (y0, y1) in zip(pairwise(labels), pairwise(accuracy), strict=True):
         if y1 >= goal - 1e-12:
@@ -235,18 +235,18 @@ def reach(labels: Sequence[float], accuracy: Sequence[float], goal: float) -> fl
 def penalties(records: Sequence[Record], alpha: float = ALPHA) -> dict[str, dict[str, float]]:
     """The pairwise penalty matrix: in what share of the checkpoints the row beats the column significantly.
 
-    Ash et al., ICLR 2020, https://arxiv.org/abs/1906.03671. Checkpoints are round 0 and the rounds 1, 2, 4, 8, ...
-    until random has 99 % of its final accuracy (all of these rounds where there is no random); a paired t test over
-    seeds decides. Of a column, a low mean is good: few beat it.
+    Ash et al., ICLR 2020, https://arxiv.org/abs/1906.03671. Checkpoints are the rounds 1, 2, 4, 8, ... until random has
+    99 % of its final accuracy (all of these rounds where there is no random, and the first in any case); a paired t
+    test over seeds decides. Of a column, a low mean is good: few beat it.
     """
     runs = {learner: by for learner, by in complete(records).items() if by}
     base = next((name for name in BASELINES if name in runs), None)
     last = max((len(run) for by in runs.values() for run in by.values()), default=0) - 1
-    rounds = [0, *(2**k for k in range(32) if 2**k <= last)]
+    rounds = [2**k for k in range(32) if 2**k <= last]
     if base is not None:
         random = np.mean([[r.accuracy for r in run] for run in runs[base].values()], 0)
         there = next(number for number in range(last + 1) if random[number] >= 0.99 * random[-1])
-        rounds = [number for number in rounds if number <= there]
+        rounds = [number for number in rounds if number <= there] or rounds[:1]
     matrix = {a: dict.fromkeys(runs, 0.0) for a in runs}
     for a, b in combinations(runs, 2):
         seeds = [seed for seed in runs[a] if seed in runs[b]]
@@ -269,7 +269,7 @@ def ranking(studies: Sequence[Sequence[Record]], measure: Callable[[Sequence[Rec
     each = [complete(records) for records in studies]
     learners = shared(studies)
     blocks = [
-        [measure(runs[name][seed]) for name in learners]
+        [round(measure(runs[name][seed]), 12) for name in learners]  # the last bit of a sum is no difference
         for runs in each
         for seed in (sorted(set.intersection(*(set(runs[name]) for name in learners))) if learners else [])
     ]
