@@ -297,3 +297,37 @@ def test_the_highest_of_all_are_the_highest_of_what_each_shard_finds_highest(sha
     parts = torch.arange(500).tensor_split(shards)
     merged = torch.cat([rows[top(scores[rows], min(n, len(rows))).positions] for rows in parts])
     assert torch.equal(merged[top(scores[merged], n).positions], whole.positions)
+
+
+@pytest.mark.parametrize(
+    "name", ["kcenter", "ff_active", "robust_kcenter", "dal", "jlp", "typiclust", "probcover", "bait"]
+)
+def test_features_of_labeled_images_take_room_where_a_query_looks_at_them(name: str) -> None:
+    images = torch.zeros(600, 1, 8, 8, dtype=torch.uint8)
+    pool = Pool.hidden(images, 3, nobody).reveal(torch.arange(10), labels=torch.zeros(10).long())
+    most = pool.reveal(torch.arange(10, 590), labels=torch.zeros(580).long())
+    learner = zoo.create(name, device="cpu", width=16)
+    parts = learner.build(pool.shape, pool.classes)
+    little, much = (
+        room.asked(name, learner.query_settings, parts, some, 1) * len(some.unlabeled) for some in (pool, most)
+    )
+    of, alone = room.ROOM[name], room.ROOM[name].of(64, 3, learner.query_settings, 1)  # 64 features, as many pixels
+    assert of.known
+    assert much == pytest.approx(10 * alone + of.d * 64 * 590)
+    assert little == pytest.approx(590 * alone + of.d * 64 * 10)
+
+
+def test_who_asks_before_there_is_a_trunk_looks_at_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[object] = []
+    asked = room.asked
+
+    def seeing(name: str, settings: dict[str, object], *more: object) -> float:
+        given.append(settings.get("features"))
+        return asked(name, settings, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(room, "asked", seeing)
+    pool = replace(Pool.hidden(torch.zeros(60, 1, 8, 8, dtype=torch.uint8), 3, nobody), memory=PLENTY)
+    learner = zoo.create("kcenter", device="cpu", width=4)
+    room.holdable(learner, pool, 5)
+    room.holdable(learner, pool.reveal([0, 1], labels=[0, 1]), 5)
+    assert given == ["pixels", "task"]
