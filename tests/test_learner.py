@@ -104,6 +104,9 @@ def test_a_fit_is_known_by_all_of_its_images():
     assert not {*keys[0]} & {*keys[1]}
     images[7] = 0
     assert learner.fit_key(pools[0]) != keys[0][0]
+    with torch.inference_mode():
+        frozen = replace(pools[1], images=other.clone())
+    assert learner.fit_key(frozen) == keys[1][0]
     nhwc = replace(pools[1], images=other.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2))
     assert learner.fit_key(nhwc) == keys[1][0]
 

@@ -62,17 +62,18 @@ def test_every_learner_of_the_study_has_as_many_trials_the_first_is_the_default(
 
 
 @pytest.mark.parametrize("name", tomllib.loads((SCRIPTS / "trials.toml").read_text()))
-def test_the_default_is_the_trial_that_won_or_stays_what_it_was(name: str) -> None:
+def test_no_trial_beats_the_default(name: str) -> None:
+    """By half a point on average over the parts, and nowhere half a point worse."""
     trials = tomllib.loads((SCRIPTS / "trials.toml").read_text())[name]
     gained = []  # by part that it was tuned on, and trial
     for path in sorted((SCRIPTS / "results" / "tuning").glob("*.jsonl")):
         if lines := [line for line in map(json.loads, path.read_text().splitlines()) if line["learner"] == name]:
             assert [line["settings"] for line in lines] == trials
-            gained.append([line["aubc"] - lines[0]["aubc"] for line in lines])
-    won = max(range(4), key=lambda trial: fmean(part[trial] for part in gained))
-    better = fmean(part[won] for part in gained) >= 0.005 and all(part[won] > -0.005 for part in gained)
-    frozen = trials[won if better else 0]
-    assert repr(zoo.create(name, seed=0, **frozen)) == repr(zoo.create(name, seed=0))
+            gained.append([line["aubc"] for line in lines])
+    default = [repr(zoo.create(name, seed=0, **each)) for each in trials].index(repr(zoo.create(name, seed=0)))
+    for trial in range(4):
+        gains = [part[trial] - part[default] for part in gained]
+        assert fmean(gains) < 0.005 or min(gains) <= -0.005, trials[trial]
 
 
 def test_a_part_leaves_light_records_from_which_gains_are_split(script: ModuleType, tmp_path: Path) -> None:
