@@ -54,9 +54,10 @@ def precision(scan: Scan, truth: Tensor) -> dict[str, float]:
 def diagnose(scan: Scan, held_out: Tensor) -> dict[str, float]:  # noqa: ARG001 (it is about the pool)
     """Whether labels spread well: all over the unlabeled images, by the features as they are now.
 
-    omega: the mean weight of a spread label. sure: the share of weights above one half. reached: the share that
-    anything has reached. raw_omega: the largest weight before it was made 1. largest: the share of the class that most
-    of these have got. classes: how many there are. agreement: how often the classifier's own guess is the spread label.
+    omega: the mean weight of a spread label, that of the surest being 1. sure: the share of weights above one half.
+    reached: the share that anything has reached. raw_omega: the largest weight before it was made 1. largest: the share
+    of the class that most of these have got. classes: how many there are. agreement: how often the classifier's own
+    guess is the spread label.
     """
     believed, known = spread(scan), len(scan.known)
     labels, omega = believed.labels[known:], believed.weights[known:]
