@@ -92,7 +92,8 @@ def test_steps_on_labels_alone_are_plain_training():
 @pytest.mark.parametrize("features", ["clean", "augmented"])
 @pytest.mark.parametrize("mode", ["prob", "full", "uniform"])
 @pytest.mark.parametrize("by", ["weights", "images"])
-def test_a_step_on_spread_labels_is_the_written_out_equation(omega, zeta, features, mode, by):
+@pytest.mark.parametrize("apart", [True, False])
+def test_a_step_on_spread_labels_is_the_written_out_equation(omega, zeta, features, mode, by, apart):
     pool, parts = random_pool(), cast()
     mirror = deepcopy(parts)
     ours = plan(
@@ -102,6 +103,7 @@ def test_a_step_on_spread_labels_is_the_written_out_equation(omega, zeta, featur
         features=features,
         lp_mode=mode,
         counts=by,
+        apart=apart,
     )
     ssal.train(Run(pool, seed=3, augment="shift"), pool, ours, **parts)
 
@@ -120,13 +122,14 @@ def test_a_step_on_spread_labels_is_the_written_out_equation(omega, zeta, featur
         y_u, w_u = believed.labels[12:], (believed.weights if omega == "surest" else believed.raw)[12:]
         drawn = graph.draw(w_u, m) if mode == "prob" else torch.randperm(48)[:m]
         (x, y), j = next(labeled), drawn[next(order)]
-        logits = net(torch.cat([x, run.look(12 + j)]))
-        seen = [(int(k), 1.0) for k in pool.labels[:12]]
-        seen += [
+        seen = run.look(12 + j)
+        logits = torch.cat([net(x), net(seen)]) if apart else net(torch.cat([x, seen]))
+        told = [(int(k), 1.0) for k in pool.labels[:12]]
+        told += [
             (int(k), 1.0 if by == "images" or omega is None else float(w))
             for k, w in zip(y_u[drawn], w_u[drawn], strict=True)
         ]
-        counts = [sum(w for k, w in seen if k == c) for c in range(3)]
+        counts = [sum(w for k, w in told if k == c) for c in range(3)]
         loss, weight = 0.0, 0.0
         for i in range(10):
             target = int(y[i] if i < 4 else y_u[j[i - 4]])
@@ -294,7 +297,7 @@ def test_with_no_weight_the_unlabeled_leave_the_loss_of_the_labels(by, share, mo
     parts = cast()
     run = Run(pool, journal=lambda *line: lines.append(line[:2]))
     mirror = deepcopy(parts)
-    ssal.train(run, pool, plan(mixed_batch=128, zeta=False, counts=by), **parts)
+    ssal.train(run, pool, plan(mixed_batch=128, zeta=False, counts=by, apart=False), **parts)
     run = Run(pool)
     run.stream(pool.labeled, 32)
     labeled, order = run.stream(pool.labeled, 50), run.order(torch.arange(24), 78)

@@ -49,6 +49,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
 from trainers import graph, supervised
+from trainers.passes import through
 from trainers.pool import Pool
 from trainers.run import Run
 from trainers.supervised import grown, optimizer, pace, rate, require
@@ -65,6 +66,7 @@ class Plan(supervised.Plan):
     semi: Literal["propagation", "fixmatch", "none"] = "propagation"  # how the unlabeled take part
     mixed_batch: int = 64  # of labeled images and others together (propagation)
     labeled_share: float = 0.5  # of these
+    apart: bool = True  # labeled images and others pass the task network apart, each with their own batch statistics
     lp_steps: int = 50  # between two times that labels are spread
     lp_mode: Literal["prob", "full", "uniform"] = "prob"  # whom to learn from: drawn by omega, all, drawn evenly
     lp_share: float = 0.5  # of the unlabeled images that is drawn
@@ -110,6 +112,14 @@ class Plan(supervised.Plan):
         for name in ("labeled_share", "alpha"):
             if getattr(self, name) >= 1:
                 raise ValueError(f"{name}={getattr(self, name)!r} must be below 1")
+        if self.apart and not 2 <= self.told <= self.mixed_batch - 2:
+            what = f"{self.told} of mixed_batch={self.mixed_batch}"
+            raise ValueError(f"{what} images are labeled; apart, two at least must be, and two must not")
+
+    @property
+    def told(self) -> int:
+        """How many images of a mixed batch are labeled."""
+        return min(self.mixed_batch - 1, max(1, round(self.mixed_batch * self.labeled_share)))
 
 
 def pretext(
@@ -191,8 +201,9 @@ def learn_from_spread_labels(
     """Mixed batches of labeled images and of unlabeled ones that labels have spread to."""
     everything = torch.cat([pool.labeled, pool.unlabeled])
     known, y_known = torch.arange(len(pool.labeled)), pool.labels[pool.labeled]
-    told = min(plan.mixed_batch - 1, max(1, round(plan.mixed_batch * plan.labeled_share)))
-    m = len(pool.unlabeled) if plan.lp_mode == "full" else max(1, round(plan.lp_share * len(pool.unlabeled)))
+    told, m = plan.told, len(pool.unlabeled)
+    if plan.lp_mode != "full":
+        m = max(1, round(plan.lp_share * m))
     beliefs = Beliefs(m, pool.classes)
     run.setup(beliefs, None, "beliefs")
     labeled, order = run.stream(pool.labeled, told), run.order(torch.arange(m), plan.mixed_batch - told)
@@ -211,7 +222,7 @@ def learn_from_spread_labels(
         # It learns from both, each image weighed by how sure its label is and how rare its class: omega zeta CE / b.
         (x, y), (i, guess, omega) = next(labeled), beliefs(next(order))
         rate(task_step, plan.lr * pace(plan, step, steps))
-        logits = task(torch.cat([x, run.look(i)]))
+        logits = torch.cat(through(task, [(x,), (run.look(i),)], apart=plan.apart))
         target, weight = torch.cat([y, guess]), F.pad(omega, (told, 0), value=1)
         each = weight * beliefs.zeta[target] * F.cross_entropy(logits, target, reduction="none")
         loss = each.sum() / (weight.sum() if plan.counts == "weights" else len(each))
