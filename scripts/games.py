@@ -56,9 +56,14 @@ GAMES = (
     Game("plain"),
     Game("plain", "dropout as bgadl's", {"dropout": 0.5}),
     Game("bgadl", "without made images", {"lambda_prior": 0.0, "lambda_recon": 0.0}),
-    Game("ssal", "counted as published", {"surest": True, "counts": "images", "apart": False}),
-    Game("ssal", "pretext and labels", {"semi": "none"}),
-    Game("ssal", "labels alone", {"semi": "none", "pretext": "none"}),
+    Game("ssal", "labels alone", {"semi": "none"}),
+    Game("ssal", "pretext and labels", {"semi": "none", "pretext": "deepcluster"}),
+    Game("ssal", "with pretext", {"pretext": "deepcluster"}),
+    Game(
+        "ssal",
+        "with pretext, as published",
+        {"pretext": "deepcluster", "surest": True, "counts": "images", "apart": False},
+    ),
 )
 
 

@@ -84,7 +84,7 @@ class Plan(supervised.Plan):
     threshold: float = 0.95  # how sure a guess must be (fixmatch)
     unlabeled_weight: float = 1.0  # of the unlabeled images' loss (fixmatch)
 
-    pretext: Literal["deepcluster", "none"] = "deepcluster"
+    pretext: Literal["deepcluster", "none"] = "none"  # hundreds of steps gain nothing, and the paper has epochs
     pretext_steps: int = 300
     pretext_batch: int = 32
     lr_pretext: float = 0.01  # of the trunk
