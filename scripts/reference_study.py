@@ -164,7 +164,11 @@ def take_up(study: Study, directory: Path, place: Path, anew: Collection[str]) -
         )
         mine, theirs = here.pop("learner"), there.pop("learner")
         if here != there or mine.keys() != theirs.keys():
-            raise FileExistsError(f"{place} keeps another study than {directory}. Give another --out, or no --resume")
+            other = ", ".join(sorted(key for key in here.keys() | there.keys() if here.get(key) != there.get(key)))
+            raise FileExistsError(
+                f"{place} keeps another study than {directory} ({other or 'other learners'}). Give the same options, "
+                "another --out, or no --resume"
+            )
         kept_as = {name: {**mine[name], **table} for name, table in theirs.items()}  # who has a setting it did not name
         if moved := [name for name in mine if mine[name] != kept_as[name] and not again(name)]:
             raise FileExistsError(

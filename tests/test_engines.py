@@ -87,7 +87,10 @@ def written(out: Path) -> int:
 def several() -> Study:
     """Four cells of some length, of which two have a pretext."""
     few = {"steps": 12, "batch": 8, "width": 4}
-    settings = {"margin": few, "ssal": {**few, "pretext_steps": 8, "cluster_steps": 4, "lp_steps": 4}}
+    settings = {
+        "margin": few,
+        "ssal": {**few, "pretext": "deepcluster", "pretext_steps": 8, "cluster_steps": 4, "lp_steps": 4},
+    }
     return tiny(*settings, settings=settings, rounds=1)
 
 
@@ -304,7 +307,7 @@ def with_pretexts() -> Study:
     """Two learners that learn from images alone first, one of them asking for images that it has made."""
     asks = {"query_settings": {"synthesize": True, "starts": 4, "search_steps": 3}}
     settings = {
-        "ssal": {**TINY, "pretext_steps": 8, "cluster_steps": 3, "lp_steps": 1},
+        "ssal": {**TINY, "pretext": "deepcluster", "pretext_steps": 8, "cluster_steps": 3, "lp_steps": 1},
         "gaal": {**TINY, "gan_steps": 8, "gan_batch": 8, **asks},
     }
     return tiny(*settings, settings=settings, seeds=1, rounds=1, budget=4, judge="nearest", diagnose=())

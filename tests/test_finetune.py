@@ -120,7 +120,7 @@ def test_the_pretext_scales_too(name):
         return learner.build(SHAPE, CLASSES), learner.begun[1]
 
     part = "generator" if name == "gaal" else "trunk"
-    plan = {"gan_steps": 1} if name == "gaal" else {"pretext_steps": 1}
+    plan = {"gan_steps": 1} if name == "gaal" else {"pretext": "deepcluster", "pretext_steps": 1}
     (start, whole), (_, half) = made(**plan), made(**plan, lr_scale={part: 0.5})
     for key, value in start[part].named_parameters(part):
         assert torch.allclose(half[key] - value, (whole[key] - value) / 2, rtol=1e-2, atol=1e-6)

@@ -51,7 +51,7 @@ def test_a_study_makes_each_fit_once(counted: Counter[tuple[str, int]], tmp_path
 
 
 def test_no_result_depends_on_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pretext = {**TINY, "pretext_steps": 8, "cluster_steps": 3, "lp_steps": 1}
+    pretext = {**TINY, "pretext": "deepcluster", "pretext_steps": 8, "cluster_steps": 3, "lp_steps": 1}
     both = study("random", "margin", "waal", "ssal", settings={"ssal": pretext}, controls=True)
     shared = records(engine.run(both, tmp_path / "shared", workers=1))
     monkeypatch.setattr(fits.Fits, "taken", lambda *_: None)

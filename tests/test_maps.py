@@ -19,7 +19,7 @@ from zoo.studies.study import Study
 NAMES = ("vaal", "margin", "ceal")
 FEW = {
     **{name: {"game_steps": 2} for name in maps.LATENTS},
-    "ssal": {"pretext_steps": 2, "cluster_steps": 2},
+    "ssal": {"pretext": "deepcluster", "pretext_steps": 2, "cluster_steps": 2},
 }
 SETTINGS: dict[str, dict[str, Any]] = {
     "vaal": {"steps": 2, "game_steps": 2},
@@ -174,7 +174,7 @@ def test_the_study_counts_how_many_pseudo_labels_are_right(finished: Path) -> No
 @pytest.mark.parametrize("name", BELIEFS)
 def test_precision_is_the_share_of_beliefs_that_are_true(name: str) -> None:
     learner, pool = fitted(name, **({"delta0": 2.5} if name == "ceal" else {}))
-    indices, labels = BELIEFS[name](learner.scan(pool))
+    indices, labels = BELIEFS[name](learner.scan(pool), learner.loop)
     truth = pool.reveal(pool.unlabeled).labels[indices]
     told = pseudo_labels(learner, pool)
     assert told == {"count": len(indices), "precision": pytest.approx((labels == truth).double().mean().item())}

@@ -41,7 +41,9 @@ def cast(seed=0):
 
 def plan(**settings):
     small = {"steps": 1, "sup_share": 0.0, "mixed_batch": 10, "labeled_share": 50 / 128, "neighbours": 5}
-    return ssal.Plan(**{**small, "pretext_steps": 1, "lr_pretext": 0.05, "lr_top": 2.0, **settings})
+    return ssal.Plan(
+        **{**small, "pretext": "deepcluster", "pretext_steps": 1, "lr_pretext": 0.05, "lr_top": 2.0, **settings}
+    )
 
 
 def learner(**settings):
@@ -51,6 +53,7 @@ def learner(**settings):
         "steps": 4,
         "batch": 8,
         "mixed_batch": 8,
+        "pretext": "deepcluster",
         "pretext_steps": 4,
         "cluster_steps": 2,
     }

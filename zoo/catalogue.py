@@ -191,10 +191,7 @@ def check(name: str, value: Any, like: object) -> Any:
         return whole(name, value)
     if isinstance(like, float) and not isinstance(value, bool | str):
         with suppress(TypeError):
-            number = value if isinstance(value, int) else float(value)
-            if math.isnan(number):
-                raise ValueError(f"{name}={value!r} is no number")
-            return number
+            return value if isinstance(value, int) else float(value)
     if isinstance(value, type(like)):
         return value
     raise ValueError(f"{name}={value!r} must be of type {type(like).__name__}, as its default {like!r}")
