@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
@@ -21,8 +22,8 @@ from PIL import Image
 
 import zoo
 from zoo import datasets, register
-from zoo.cli import main, settings
-from zoo.studies import engine
+from zoo.cli import default_learners, main, settings
+from zoo.studies import engine, provenance
 from zoo.studies.study import Study
 
 TINY = (
@@ -285,7 +286,6 @@ def test_a_report_of_no_run_is_refused(made: bool, tmp_path: Path) -> None:
         (["digits", "--learners", "random,random"], "named twice"),
         (["digits", "--learners", ","], "learner"),
         (["digits", "--plan", "papr"], "'papr'"),
-        (["digits", "--plan", "paper"], "plain training has no paper"),
         (["digits", "--set", "margin.stps=3"], "Did you mean 'steps'?"),
         (["digits", "--set", "margn.steps=3"], "Did you mean 'margin'?"),
         (["digits", "--set", "steps=3"], "NAME.key=value"),
@@ -514,3 +514,75 @@ def test_how_a_learner_asks_is_a_table_of_its_own() -> None:
         "a": {"query_settings": {"weight": 2.5, "by": "worst"}},
         "b": {"query_settings": {"weight": 1}, "trunk": "timm/x.y"},
     }
+
+
+def test_plain_training_takes_its_own_plan_beside_published_ones(tmp_path: Path) -> None:
+    few = ("--set", "vaal.game_steps=2", "--set", "vaal.vae_width=4", "--set", "vaal.trunk=small")
+    words = [*TINY, "--learners", "vaal,random", "--plan", "paper", *few, "--out", tmp_path / "run"]
+    done = alzoo("compare", "digits", *words)
+    assert done.exit_code == 0, done.output
+    assert "random: plain training has no plan 'paper', and takes 'ours'." in done.output
+    table = tomllib.loads((tmp_path / "run" / "study.toml").read_text())["learner"]
+    assert (table["random"]["plan"], table["vaal"]["plan"]) == ("ours", "paper")
+    assert set(default_learners("paper")) >= {"vaal", "ssal", "random", "margin"}
+    assert "dpe" not in default_learners("paper")
+    assert "gaal" not in default_learners("released")
+
+
+def test_brackets_in_a_path_are_no_markup(tmp_path: Path) -> None:
+    for name in ("o[red]x", "o[/red]x"):
+        done = alzoo("compare", "digits", *TINY, "--out", tmp_path / name.replace("/", "-"))
+        assert f"report: {tmp_path / name.replace('/', '-')}" in done.output
+        assert alzoo("report", tmp_path / name.replace("/", "-")).exit_code == 0
+
+
+def test_figures_without_a_folder_to_go_to_are_refused_before_anything_is_timed(tmp_path: Path) -> None:
+    done = alzoo("bench", "queries", "--queries", "random", "--json", tmp_path / "none" / "x.json")
+    assert "there is no folder" in refused(done)
+
+
+def test_a_run_is_not_put_among_the_classes_of_its_images(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / "own" / name).mkdir(parents=True)
+        for i in range(12):
+            Image.new("L", (8, 8), 20 * i).save(tmp_path / "own" / name / f"{i}.png")
+    asked = (
+        "compare",
+        f"folder:{tmp_path / 'own'}",
+        *TINY,
+        "--test-share",
+        "0.2",
+        "--initial",
+        "4",
+        "--budget",
+        "2",
+        "--out",
+    )
+    assert "whose folders are classes" in refused(alzoo(*asked, tmp_path / "own" / "runs" / "a"))
+    assert {path.name for path in (tmp_path / "own").iterdir()} == {"cat", "dog"}
+
+
+def test_a_study_of_a_folder_has_a_name_that_shows() -> None:
+    names = [Study(data=f"folder:{path}", learners=("random",)).folder().name for path in ("./photos", "../a/photos/")]
+    assert names[0].startswith("photos-")
+    assert names[1].startswith("a-photos-")
+    assert not Study(data="folder:.", learners=("random",)).folder().name.startswith(".")
+
+
+def test_without_git_and_in_somebody_elses_repository_there_is_no_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = Path(zoo.__file__).parents[1]
+    assert provenance.commit.__wrapped__() == ("" if not (here / ".git").exists() else provenance.commit())
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert provenance.commit.__wrapped__() == ""
+    monkeypatch.undo()
+    own = tmp_path / "theirs"
+    (own / "a" / "b" / "c").mkdir(parents=True)
+    name = ("-c", "user.name=x", "-c", "user.email=x@example.org")
+    for words in (("init", "-q"), (*name, "commit", "-q", "--allow-empty", "-m", "first")):
+        subprocess.run(["git", *words], cwd=own, check=True)
+    monkeypatch.setattr(provenance, "__file__", str(own / "a" / "b" / "c" / "provenance.py"))
+    assert provenance.commit.__wrapped__() == ""
+    monkeypatch.setattr(provenance, "__file__", str(own / "b" / "c" / "provenance.py"))
+    assert len(provenance.commit.__wrapped__()) == 40

@@ -29,6 +29,7 @@ SHARED = {
     "graph",
     "llal",
     "losses",
+    "numbers",
     "passes",
     "players",
     "pool",

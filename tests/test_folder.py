@@ -15,6 +15,7 @@ from PIL import Image
 
 from trainers import answers, cache, folder
 from trainers.pool import Pool
+from zoo import datasets
 
 
 @pytest.fixture(autouse=True)
@@ -393,3 +394,59 @@ def test_a_pool_of_a_folder(photos: Path) -> None:
     unlabeled = Pool.of_folder(photos, size=4, names=["cat", "dog"])
     assert unlabeled.shape == (3, 4, 4)
     assert len(unlabeled.unlabeled) == 4
+
+
+@pytest.mark.parametrize("size", [8.0, "8", (8,), (8.0, 8.0), (8, 8, 8), True])
+def test_a_size_is_whole_numbers(photos: Path, size: object) -> None:
+    with pytest.raises(ValueError, match="is no size; give pixels"):
+        folder.decode(photos, size)  # type: ignore[arg-type]
+
+
+def test_numbers_of_other_libraries_are_sizes_and_classes_too(photos: Path) -> None:
+    assert folder.decode(photos, np.int64(4)).images.shape[2:] == (4, 4)  # type: ignore[arg-type]
+    images, targets = torch.zeros(2, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 1])
+    for classes in (np.int64(2), torch.tensor(2)):
+        assert type(Pool.of(images, targets, classes).classes) is int  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="classes='2' must be a whole number"):
+        Pool.of(images, targets, "2")  # type: ignore[arg-type]
+
+
+def test_labels_of_one_class_and_paths_from_elsewhere_say_what_is_due(photos: Path, tmp_path: Path) -> None:
+    csv = tmp_path / "labels.csv"
+    csv.write_text("path,label\na.png,cat\n")
+    with pytest.raises(ValueError, match="'cat' is the only class so far"):
+        Pool.of_folder(photos, labels=csv)
+    assert Pool.of_folder(photos, labels=csv, names=["cat", "dog"]).classes == 2
+    with pytest.raises(ValueError, match="are not all different"):
+        Pool.of_folder(photos, labels=csv, names=["cat", "dog", "cat"])
+    csv.write_text(f"path,label\n{photos / 'a.png'},cat\n")
+    with pytest.raises(ValueError, match="paths are relative to that folder"):
+        Pool.of_folder(photos, labels=csv)
+
+
+def test_a_class_without_a_readable_test_image_is_refused(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        for i in range(5):
+            save(tmp_path / "own" / name / f"{i}.png", np.full((8, 8, 3), 20 * i, np.uint8))
+    said = []
+    for i in range(5):  # one of them is the test's
+        path = tmp_path / "own" / "b" / f"{i}.png"
+        whole = path.read_bytes()
+        path.write_bytes(whole[:20])
+        try:
+            datasets.data(f"folder:{tmp_path / 'own'}", initial=2, seed=0, test_share=0.2)
+        except ValueError as error:
+            said.append(str(error))
+        path.write_bytes(whole)
+    assert len(said) == 1
+    assert "class 'b'" in said[0]
+    assert "in the test" in said[0]
+
+
+def test_a_link_that_leads_nowhere_is_left_out_of_a_split_folder_too(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        for i in range(10):
+            save(tmp_path / "own" / name / f"{i}.png", np.full((8, 8, 3), 20 * i, np.uint8))
+    (tmp_path / "own" / "a" / "gone.png").symlink_to(tmp_path / "nothing.png")
+    pool, test = datasets.data(f"folder:{tmp_path / 'own'}", initial=2, seed=0, test_share=0.2)
+    assert len(pool) + len(test.images) == 20

@@ -57,6 +57,8 @@ def _rows(file: Path) -> Iterator[tuple[int, str, str]]:
 
 def _strange(folder: Path, name: str) -> str:
     """Why a path is none of the images."""
+    if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+        return f"is not below {folder}; paths are relative to that folder, as cats/1.png"
     if (folder / name).is_file():
         return "is left out of the images: it cannot be read, is hidden or is no image. Mend it, or drop the row"
     return f"does not exist in {folder}; paths are relative to that folder"

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from trainers import bounds
 from trainers.cache import cache_dir, making
+from trainers.numbers import whole
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -120,8 +121,12 @@ def checked(path: str | PathLike[str]) -> Path:
 
 
 def height_width(size: int | tuple[int, int]) -> tuple[int, int]:
-    """Both numbers of a size; ValueError if they are not positive."""
-    h, w = (size, size) if isinstance(size, int) else size
+    """Both numbers of a size; ValueError if they are not whole and positive."""
+    both = size if isinstance(size, tuple | list) else (size, size)
+    try:
+        h, w = (whole("size", side) for side in both)
+    except ValueError as error:
+        raise ValueError(f"size {size!r} is no size; give pixels, a whole number or (height, width)") from error
     if min(h, w) < 1:
         raise ValueError(f"size {size} is not positive; give pixels, a number or (height, width)")
     return h, w
@@ -153,7 +158,7 @@ def _file(entry: os.DirEntry[str] | Path, name: str) -> File:
 def _listed(folder: Path, files: Sequence[Path]) -> list[File]:
     """The given files, as `list_images` would have them."""
     for file in files:
-        if not (folder / file).is_file():
+        if not os.path.lexists(folder / file) or (folder / file).is_dir():  # a link that leads nowhere is left out
             raise FileNotFoundError(f"{folder / file} is not a file; give images below {folder}")
     inside = {(folder / file).relative_to(folder).as_posix(): folder / file for file in files}
     return sorted(_file(file, name) for name, file in inside.items())

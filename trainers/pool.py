@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from trainers import bounds
+from trainers.numbers import whole
 
 VALUES = {"cpu": 2**18, "cuda": 2**22}  # pixels and channels that go through a network at once
 UNKNOWN = -1
@@ -69,7 +70,7 @@ class Pool:
         """
         _check_images(images)
         targets = integers(targets, "targets are")
-        if classes < 2:
+        if (classes := whole("classes", classes)) < 2:
             raise ValueError(f"classes={classes}: there must be two to tell apart")
         if targets.shape != (len(images),):
             raise ValueError(f"{len(images)} images need targets of shape ({len(images)},), not {tuple(targets.shape)}")
@@ -84,11 +85,13 @@ class Pool:
         classes: 2 or more, or 0 while nobody knows them.
         """
         _check_images(images)
-        if isinstance(classes, bool) or not isinstance(classes, int) or classes < 0 or classes == 1:
-            raise ValueError(f"classes={classes!r} must be a whole number, 2 or more (0 while nobody knows them)")
+        if (classes := whole("classes", classes)) < 0 or classes == 1:
+            raise ValueError(f"classes={classes!r} must be 2 or more (0 while nobody knows them)")
         names = tuple(map(str, range(classes))) if names is None else tuple(names)
         if len(names) != classes:
             raise ValueError(f"{len(names)} names for {classes} classes; give one per class")
+        if len({*names}) != classes:
+            raise ValueError(f"names {names} are not all different; give each class its own")
         return cls(
             images=images,
             labels=torch.full((len(images),), UNKNOWN),
@@ -125,6 +128,8 @@ class Pool:
         decoded = folder.decode(path, size, memory=limit)
         known = {} if labels is None else answers.read_labels(path, labels, decoded.paths)
         names = sorted(set(known.values())) if names is None else list(names)
+        if len(names) == 1:
+            raise ValueError(f"{names[0]!r} is the only class so far; say which there are: names=[...]")
         if strange := sorted(set(known.values()) - set(names)):
             raise ValueError(f"label {strange[0]!r} is not among the names {names}")
         pool = replace(cls.hidden(decoded.images, len(names), nobody, names), memory=limit)

@@ -10,11 +10,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import checkpoints
+from trainers.numbers import whole
 from trainers.seeds import Seed, Seeds
 from zoo.device import resolve_device, resolve_precision
 from zoo.entry import Entry, Preset
 from zoo.learner import FORMAT, Learner
-from zoo.naming import UnknownName, hint, pick, whole
+from zoo.naming import UnknownName, hint, pick
 from zoo.query import Query, inside, options, takes_any
 from zoo.register import entries, find
 from zoo.trained import fetched, one
@@ -159,7 +160,8 @@ def resolve_query(query: Query, settings: Mapping[str, Any], preset: Mapping[str
     told = {**have, **preset, **{name: check(name, value, like=have.get(name)) for name, value in settings.items()}}
     for name, interval in query.ranges.items():
         if not inside(told[name], interval):
-            raise ValueError(f"{name}={told[name]!r} of the query {query.name!r} must be in {interval}")
+            where = interval if isinstance(interval, str) else ", ".join(interval)
+            raise ValueError(f"{name}={told[name]!r} of the query {query.name!r} must be in {where}")
     return told
 
 

@@ -16,6 +16,7 @@ import click
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from checkpoints import Weights
@@ -73,7 +74,7 @@ def words(_: click.Context, __: click.Parameter, text: str) -> tuple[str, ...]:
 
 def classes(_: click.Context, __: click.Parameter, text: str) -> int | tuple[str, ...]:
     """How many classes, or, by name or with a comma, which."""
-    return int(text) if text.lstrip("-").isdecimal() else parted(text, ",")
+    return int(text) if re.fullmatch(r"-?[0-9]+", text) else parted(text, ",")
 
 
 def groups(_: click.Context, __: click.Parameter, text: str) -> tuple[tuple[str, ...], ...]:
@@ -171,7 +172,11 @@ def compare(
     with refusals(*wrong_requests()):
         from zoo.studies.study import Study
 
-        names = default_learners() if learners is None else tuple(name.strip() for name in learners.split(","))
+        names = (
+            default_learners(protocol["plan"])
+            if learners is None
+            else tuple(name.strip() for name in learners.split(","))
+        )
         if protocol["controls"] and "random" not in names:
             names = (*names, "random")  # so that --set *.key=value is for it, too
         study = Study(learners=names, settings=settings(setting, names), **protocol)
@@ -227,9 +232,9 @@ def carry_out(study: Study, out: Path | None, engine: str, workers: int | None, 
         left = engines.execute(study, out, engine=engine, workers=workers, gpus=gpus, console=console)
     if left:
         theirs = ", ".join(f"{name} seed {seed}" for name, seed in left)
-        Console().print(f"others are at {theirs}; the last one writes the report into {out}", soft_wrap=True)
+        say(f"others are at {theirs}; the last one writes the report into {out}")
         return
-    with writing(out):
+    with refusals(OSError), writing(out):
         report.write(out)
     records = measures.read(out / "results.jsonl")
     Console().print(report.table(records, study.learners, study.rounds, study.seeds))
@@ -237,10 +242,15 @@ def carry_out(study: Study, out: Path | None, engine: str, workers: int | None, 
         shown = report.comparison({"protocol": study.protocol}, records)
         Console().print(shown if shown.rows else f"No number of {study.protocol} could be established.")
     for note in study.notes:
-        Console().print(note, soft_wrap=True, highlight=False, markup=False)
+        say(note)
     for learner, sentence in measures.doubts(records, study.learners):
-        Console().print(f"{learner}: {sentence}", soft_wrap=True, highlight=False)
-    Console().print(f"report: {out / 'report.html'}", soft_wrap=True)
+        say(f"{learner}: {sentence}")
+    say(f"report: {out / 'report.html'}")
+
+
+def say(text: str) -> None:
+    """A line of its own, word for word: brackets are no markup, and nothing is broken."""
+    Console().print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 def held_by_all(study: Study) -> None:
@@ -325,9 +335,9 @@ def report_(directories: tuple[Path, ...], out: Path | None) -> None:
             raise ValueError("--out is for what several runs say together; a single one is reported in its own folder")
         for directory in runs:
             report.write(directory)
-            Console().print(f"report: {directory / 'report.html'}", soft_wrap=True)
+            say(f"report: {directory / 'report.html'}")
         if len(runs) > 1:
-            Console().print(f"together: {together.write(runs, out) / 'report.html'}", soft_wrap=True)
+            say(f"together: {together.write(runs, out) / 'report.html'}")
 
 
 @app.command()
@@ -360,6 +370,8 @@ def bench(
 
         if file is not None and file.exists():
             raise FileExistsError(f"{file} exists. Give another file with --json")
+        if file is not None and not file.absolute().parent.is_dir():
+            raise FileNotFoundError(f"there is no folder {file.absolute().parent}; make it first")
         if what != "queries" and (names or growth or (peers and what is not None)):
             raise ValueError("--queries, --growth and --peers are about queries: alzoo bench queries ...")
         with Console(stderr=True).status("") as line:
@@ -374,9 +386,10 @@ def bench(
     else:
         Console().print(table("bench", tables.FIGURES, tables.figures(figures)))
     for sentence in filter(None, (figure.missed for figure in figures)):
-        Console().print(f"missed: {sentence}", soft_wrap=True, highlight=False)
+        say(f"missed: {sentence}")
     if file is not None:
-        file.write_text(json.dumps(said, indent=1) + "\n")
+        with refusals(OSError):
+            file.write_text(json.dumps(said, indent=1) + "\n")
 
 
 @app.group("weights")
@@ -448,11 +461,13 @@ def main() -> None:
         sys.exit(130)
 
 
-def default_learners() -> tuple[str, ...]:
-    """All entries that ask in their own way, then the baselines that there are."""
-    from zoo.register import names
+def default_learners(plan: str) -> tuple[str, ...]:
+    """All entries that ask in their own way and have the plan, if any has, then the baselines that there are."""
+    from zoo.register import entries, names
 
-    return (*(name for name in names("entries") if name != "plain"), *(b for b in BASELINES if b in names("queries")))
+    own = {name: entry for name, entry in entries().items() if name != "plain"}
+    having = [name for name, entry in own.items() if plan in entry.plans] or [*own]
+    return (*having, *(b for b in BASELINES if b in names("queries")))
 
 
 def settings(given: Sequence[str], learners: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -510,7 +525,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
     for column in columns:
         grid.add_column(column, overflow="fold", no_wrap=column == "name")
     for row in rows:
-        grid.add_row(*("" if value is None else str(value) for value in row))
+        grid.add_row(*(Text("" if value is None else str(value)) for value in row))  # brackets are no markup
     return grid
 
 

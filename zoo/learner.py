@@ -16,6 +16,7 @@ from torch import Generator, Tensor, nn
 
 import checkpoints
 from trainers.compiled import compiling
+from trainers.numbers import whole
 from trainers.pool import Pool, nobody, uint8
 from trainers.ranks import agreed, alike
 from trainers.run import Diverged, Journal, Run, Snapshots, Watch
@@ -23,7 +24,6 @@ from trainers.seeds import Seed, Seeds, key, seeded
 from zoo.device import fabric, ranks
 from zoo.entry import Entry
 from zoo.journal import journaling, watching
-from zoo.naming import whole
 from zoo.nets.common import Shape
 from zoo.nets.trunk import freeze
 from zoo.parts import adopt, placed, put

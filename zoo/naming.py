@@ -1,9 +1,8 @@
-"""Things by name, numbers that are whole, and a helpful word where they are not."""
+"""Things by name, and a helpful word where there is none."""
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from operator import index
-from typing import Any, TypeVar
+from typing import TypeVar
 
 T = TypeVar("T")
 
@@ -24,13 +23,3 @@ def hint(name: str, known: Iterable[str]) -> str:
     lower = {other.lower(): other for other in sorted(known)}
     close = "".join(f" Did you mean {lower[match]!r}?" for match in get_close_matches(str(name).lower(), lower, 1))
     return f"{close} There are: {', '.join(lower.values())}." if lower else f"{close} There are none."
-
-
-def whole(name: str, value: Any) -> int:
-    """A whole number, from whatever library. Raises ValueError for anything else, truth values included."""
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        return index(value)
-    except TypeError:
-        raise ValueError(f"{name}={value!r} must be a whole number") from None

@@ -26,7 +26,8 @@ class Query:
     nets: options of the networks that it takes with it where it stands on plain training alone.
     randomised: whether it draws lots. approximate: whether it only comes close to what the paper defines.
     cold: whether it can ask before anything is labeled.
-    ranges: where numbers among the arguments of `ask` make sense, as {"draws": "[1, inf)"}; else they are refused.
+    ranges: where numbers among the arguments of `ask` make sense, as {"draws": "[1, inf)"}, and which words do, as
+        {"features": ("task", "pixels")}; others are refused.
 
     A query that compares all pairs of images has a setting `largest`: of more unlabeled ones, it refuses to be asked.
     """
@@ -40,7 +41,7 @@ class Query:
     randomised: bool = False
     approximate: bool = False
     cold: bool = False
-    ranges: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    ranges: Mapping[str, str | tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -48,12 +49,14 @@ class Query:
         return options(self.ask)
 
 
-def inside(value: float, interval: str) -> bool:
-    """Whether a number is in an interval, as "[0, 1)"."""
+def inside(value: Any, interval: str | tuple[str, ...]) -> bool:
+    """Whether a number is in an interval, as "[0, 1)", or a word among those."""
+    if isinstance(interval, tuple):
+        return value in interval
     low, high = map(float, interval[1:-1].split(","))
-    return (low <= value if interval[0] == "[" else low < value) and (
-        value <= high if interval[-1] == "]" else value < high
-    )
+    above = low <= value if interval[0] == "[" else low < value
+    below = value <= high if interval[-1] == "]" else value < high
+    return bool(above and below)
 
 
 def shuffled(query: Query) -> Query:

@@ -11,13 +11,14 @@ import torch
 
 from trainers import bounds
 from trainers.cache import cache_dir
+from trainers.numbers import whole
 from trainers.pool import Pool
 from trainers.seeds import generator
 from zoo.datasets.choices import initial_set, left_out, parted, thinned, uneven
 from zoo.datasets.folders import of_folder
 from zoo.datasets.labeled import Size, Test, kept, only, resized, some
 from zoo.datasets.sources import BY_NAME, SIDE, SOURCES, SUPERCLASSES, UNEVEN, Source
-from zoo.naming import pick, whole
+from zoo.naming import pick
 
 __all__ = ["SUPERCLASSES", "Source", "Test", "data", "describe", "left_out", "names", "uneven"]
 

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from trainers.numbers import whole
 from trainers.seeds import generator
-from zoo.naming import pick, whole
+from zoo.naming import pick
 
 
 def initial_set(

@@ -54,6 +54,11 @@ def of_folder(where: str, size: Size, test_share: float | None, split: int, limi
         rest, tested = parted(_targets([f.as_posix() for f in files], names), names, test_share, split)
         train = folder.decode(path, size, [files[i] for i in rest.tolist()], limit)
         test = folder.decode(path, size, [files[i] for i in tested.tolist()], limit)
+        if (gone := _targets(test.paths, names).bincount(minlength=len(names)) == 0).any():
+            raise ValueError(
+                f"class {names[int(gone.nonzero()[0])]!r} of {path} has no readable image in the test; add some, drop "
+                f"the class, or take a larger test_share than {test_share}"
+            )
     targets = _targets(train.paths, names)
     if (empty := targets.bincount(minlength=len(names)) == 0).any():
         raise ValueError(

@@ -113,13 +113,15 @@ PAPER = Preset(
     lr_scale={"head": 10.0},  # recalled: 0.01 for the new last layer
 )
 
+RANGES = MappingProxyType({"criterion": ("least_confident", "margin", "entropy")})
+
 ceal = Entry(
     name="ceal",
     paper="Wang, Zhang, Li, Zhang & Lin, TCSVT 2017, arXiv:1701.03551",
     build=build,
     plans=MappingProxyType({"ours": Preset(loop.Plan()), "paper": PAPER}),
     train=loop.train,
-    query=Query("ceal", ask, "arXiv:1701.03551"),
+    query=Query("ceal", ask, "arXiv:1701.03551", ranges=RANGES),
     diagnose=diagnose,
     doubt=doubt,
     missing=MappingProxyType({"released": "CEAL's authors have released no code; the public ones are other people's"}),

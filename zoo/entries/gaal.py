@@ -319,7 +319,17 @@ gaal = Entry(
         cost="n classifier gradients + u d n",
         needs=("generator",),
         randomised=True,
-        ranges=MappingProxyType({"search_steps": "[0, inf)", "starts": "[1, inf)", "tol": "[0, inf]"}),
+        ranges=MappingProxyType(
+            {
+                "search_steps": "[0, inf)",
+                "starts": "[1, inf)",
+                "tol": "[0, inf]",
+                "diversity": ("centers", "none"),
+                "space": ("features", "pixels"),
+                "solver": tuple(RATES),
+                "objective": tuple(GOALS),
+            }
+        ),
     ),
     diagnose=diagnose,
     doubt=doubt,

@@ -173,7 +173,7 @@ waal = Entry(
         "arXiv:1911.09162",
         cost="u k + u d",
         needs=("critic",),
-        ranges=MappingProxyType({"weight": "(-inf, inf)"}),
+        ranges=MappingProxyType({"weight": "(-inf, inf)", "uncertainty": tuple(UNCERTAINTIES)}),
     ),
     diagnose=diagnose,
     doubt=doubt,

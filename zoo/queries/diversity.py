@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from zoo.queries.geometry import (
+    LOOKS,
     SHORT,
     TAKEN,
     VALUES,
@@ -201,7 +202,15 @@ def facilities(x: Tensor, rows: Tensor, n: int) -> tuple[Tensor, Tensor]:
     return torch.cat(chosen), torch.cat(gains)
 
 
-kcenter = Query("kcenter", ask_kcenter, "Sener & Savarese, ICLR 2018, arXiv:1708.00489", cost="u (l + n) d", cold=True)
+SEEN = MappingProxyType({"features": LOOKS})
+kcenter = Query(
+    "kcenter",
+    ask_kcenter,
+    "Sener & Savarese, ICLR 2018, arXiv:1708.00489",
+    cost="u (l + n) d",
+    cold=True,
+    ranges=SEEN,
+)
 robust_kcenter = Query(
     "robust_kcenter",
     ask_robust_kcenter,
@@ -210,10 +219,10 @@ robust_kcenter = Query(
     randomised=True,
     approximate=True,
     cold=True,
-    ranges=MappingProxyType({"outliers": "[0, 1]", "others": "[0, inf)"}),
+    ranges=MappingProxyType({**SEEN, "outliers": "[0, 1]", "others": "[0, inf)"}),
 )
 ff_active = Query(
-    "ff_active", ask_ff_active, "Geifman & El-Yaniv 2017, arXiv:1711.00941", cost="u (l + n) d", cold=True
+    "ff_active", ask_ff_active, "Geifman & El-Yaniv 2017, arXiv:1711.00941", cost="u (l + n) d", cold=True, ranges=SEEN
 )
 weighted_kmeans = Query(
     "weighted_kmeans",
@@ -221,7 +230,7 @@ weighted_kmeans = Query(
     "Zhdanov 2019, arXiv:1901.05954",
     cost="n^2 d",
     randomised=True,
-    ranges=MappingProxyType({"beta": "[1, inf)", "rounds": "[1, inf)"}),
+    ranges=MappingProxyType({**SEEN, "beta": "[1, inf)", "rounds": "[1, inf)"}),
 )
 suggestive = Query(
     "suggestive",

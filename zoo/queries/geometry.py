@@ -15,6 +15,7 @@ SHORT, FLUSH = 512, 128  # the farthest points looked at together, and the picks
 TRIES, ACCEPTED = 512, 256  # points proposed together, and how many of them are taken before all are looked at again
 HALF = 0.00393  # of a number: by so much at most does rounding to bf16 move it (2^-8), and a little for float32
 SIDE = 16  # pixels that distances between raw images are measured on
+LOOKS = ("task", "pixels")  # what images may be compared by
 TAKEN = -1.0  # the squared distance of a point that was picked: below that of any other
 
 
@@ -251,7 +252,7 @@ def looks(scan: Scan, features: str, unit: bool = False) -> tuple[Tensor, Tensor
     Task features are moved so that their mean is zero, if they are not of unit length: where all lie far from the
     origin, float32 would lose their distances.
     """
-    if features not in ("task", "pixels"):
+    if features not in LOOKS:
         raise ValueError(f'features={features!r} must be "task" or "pixels"')
     pixels = features == "pixels" or "trunk" not in scan.parts
     if pixels:

@@ -5,7 +5,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from zoo.queries.geometry import Points, blocks, gaps, in_turn, kmeans, looks, squared
+from zoo.queries.geometry import LOOKS, Points, blocks, gaps, in_turn, kmeans, looks, squared
 from zoo.query import Query
 from zoo.scan import Asked, Scan
 
@@ -134,7 +134,7 @@ typiclust = Query(
     randomised=True,
     approximate=True,
     cold=True,
-    ranges=MappingProxyType({"most": "[1, inf)", "rounds": "[1, inf)"}),
+    ranges=MappingProxyType({"features": LOOKS, "most": "[1, inf)", "rounds": "[1, inf)"}),
 )
 probcover = Query(
     "probcover",
@@ -144,5 +144,7 @@ probcover = Query(
     randomised=True,
     approximate=True,
     cold=True,
-    ranges=MappingProxyType({"delta": "[0, inf)", "purity": "(0, 1]", "sample": "[1, inf)", "largest": "[1, inf)"}),
+    ranges=MappingProxyType(
+        {"features": LOOKS, "delta": "[0, inf)", "purity": "(0, 1]", "sample": "[1, inf)", "largest": "[1, inf)"}
+    ),
 )

@@ -148,6 +148,12 @@ def claimed(study: Study, out: Path, alone: bool = True) -> Iterator[Study]:
 def claim(study: Study, out: Path) -> Study:
     """The study as it stands in the folder. Raises FileExistsError for a folder that holds anything else."""
     written = out / "study.toml"
+    if study.test_share is not None and study.data.startswith("folder:"):
+        images = Path(study.data.removeprefix("folder:")).expanduser().resolve()
+        if out.resolve().is_relative_to(images):
+            raise FileExistsError(
+                f"{out} lies in {images}, whose folders are classes. Give a folder elsewhere with --out"
+            )
     if out.exists() and not out.is_dir():
         raise FileExistsError(f"{out} is a file. Give a folder with --out")
     if not written.exists():

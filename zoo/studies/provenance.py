@@ -28,7 +28,11 @@ def provenance() -> dict[str, Any]:
 
 @cache
 def commit() -> str:
-    """The commit of alzoo's own checkout, or nothing where it is installed from a wheel."""
-    here = Path(__file__).parent
-    out = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
-    return out.stdout.strip()
+    """The commit of alzoo's own checkout; nothing where it is installed from a wheel, or where there is no git."""
+    here, ask = Path(__file__).resolve().parents[2], ["git", "rev-parse", "--show-toplevel", "HEAD"]
+    try:
+        said = subprocess.run(ask, cwd=here, capture_output=True, text=True, check=False).stdout
+    except OSError:
+        return ""
+    top, _, head = said.strip().partition("\n")
+    return head if top and Path(top).resolve() == here else ""  # it may lie in somebody else's repository

@@ -22,6 +22,7 @@ from zoo import datasets
 from zoo.catalogue import create
 from zoo.learner import Learner
 from zoo.naming import pick
+from zoo.register import find
 from zoo.studies.controls import controls, equal_steps, shuffles
 from zoo.studies.oracles import noisy
 
@@ -144,7 +145,9 @@ class Study:
 
     def folder(self) -> Path:
         """Where it goes by default: the same study, the same folder."""
-        name = self.data.removeprefix("folder:").strip("/").replace("/", "-")
+        text = self.data.removeprefix("folder:")
+        parts = [part for part in Path(text).parts if part not in ("/", ".", "..")] or [Path(text).resolve().name]
+        name = "-".join(parts)
         same = replace(self, threads=None).toml()  # on a machine with other cores, too
         return Path("alzoo-runs") / f"{name}-{blake2b(same.encode(), digest_size=4).hexdigest()}"
 
@@ -182,12 +185,17 @@ class Study:
 
     def learner(self, name: str, seed: int, pool: Pool) -> Learner:
         """A learner as this study wants it; what depends on the data comes from the data, in the plan "ours"."""
-        plan = {"plan": self.plan, **self.settings.get(name, {})}
+        plan = {"plan": "ours" if self.plainly([name]) else self.plan, **self.settings.get(name, {})}
         ours = {"augment": augmentation(self.data, pool), "steps": steps(pool)} if plan["plan"] == "ours" else {}
         seeds = {use: self.seed(use, seed) for use in OWN}
         drawn = seeds if len({*seeds.values()}) > 1 else min(seeds.values())
         settings = {**ours, **plan, "devices": self.devices or 1}
         return create(name, seed=drawn, device=self.device, precision=self.precision, **settings)
+
+    def plainly(self, names: Iterable[str]) -> list[str]:
+        """Who of these trains plainly, and takes "ours" where the study's plan is another: there is no paper of it."""
+        entries = {name: find(name)[1] for name in names}
+        return [name for name, entry in entries.items() if entry.name == "plain" and self.plan in entry.missing]
 
     def paced(self, learner: Learner, labels: int) -> Learner:
         """The learner, not fitted to these yet, with the steps it takes for that many labels."""
@@ -239,6 +247,9 @@ def prepare(study: Study) -> Study:
                 f"{learner.name} asks for images it has made, and nobody says what they show. Give judge, "
                 f"{' or '.join(JUDGES)} (--judge)"
             )
+    if others := [name for name in study.plainly(study.learners) if "plan" not in study.settings.get(name, {})]:
+        note = f"{', '.join(others)}: plain training has no plan {study.plan!r}, and takes 'ours'."
+        study = replace(study, notes=(*study.notes, note))
     settings = {
         name: {**study.settings.get(name, {}), "plan": learner.plan, **learner.settings, "augment": learner.augment}
         for name, learner in learners.items()
