@@ -52,7 +52,7 @@ def test_unknown_names_get_the_closest_one(act, word):
         (
             {"query": "waal", "query_settings": {"weight": float("nan")}},
             ValueError,
-            "weight=nan of the query 'waal' must be in",
+            "weight=nan must be in",
         ),
         ({"steps": 2.5}, ValueError, "steps=2.5 must be a whole number"),
         ({"lr": float("nan")}, ValueError, "lr=nan must be above 0"),

@@ -160,8 +160,8 @@ def resolve_query(query: Query, settings: Mapping[str, Any], preset: Mapping[str
     told = {**have, **preset, **{name: check(name, value, like=have.get(name)) for name, value in settings.items()}}
     for name, interval in query.ranges.items():
         if not inside(told[name], interval):
-            where = interval if isinstance(interval, str) else ", ".join(interval)
-            raise ValueError(f"{name}={told[name]!r} of the query {query.name!r} must be in {where}")
+            where = f"in {interval}" if isinstance(interval, str) else f"one of {', '.join(interval)}"
+            raise ValueError(f"{name}={told[name]!r} must be {where}, for the query {query.name!r}")
     return told
 
 
