@@ -217,7 +217,8 @@ def ask_acs_fw(scan: Scan, n: int, *, draws: int = 100, projections: int = 10, g
     That is J ^ -1/2 (sum_y p(y) log p_j(y) + gamma H(p)) of each image, for J of the draws. `weight`: its weight in
     the sum. Frank-Wolfe comes back to images it has, so it goes on until n are distinct; the residual fills the rest.
     """
-    if min(several(scan, draws), projections) < 2:
+    several(scan, draws)
+    if projections < 2:
         raise ValueError(f"projections={projections}: on a single one all images look alike. Take two at least")
     mean = posterior(scan, draws).mean
     spread = gamma * entropy(mean)

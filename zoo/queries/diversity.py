@@ -76,8 +76,7 @@ def ask_robust_kcenter(scan: Scan, n: int, outliers: float = 1e-4, others: int =
     The paper searches for the least radius for which a mixed-integer program finds n images that leave no more than
     a share of `outliers` uncovered. Ours tries `LEVELS` radii from half the greedy one on, in place of the program
     with the image that covers most, again and again; where this fails at each smaller radius, the greedy answer
-    stands. Candidates are the greedy answer and `others` drawn images: 2 (n + others) bytes per unlabeled
-    image.
+    stands. Candidates are the greedy answer and `others` drawn images: 2 (n + others) bytes per unlabeled image.
     `covers`: images that the asked one was the first to cover at that radius; zero where the greedy answer stands.
     """
     new, known = (Points.of(x) for x in looks(scan, features))
