@@ -96,7 +96,7 @@ def test_of_equal_scores_the_first_is_asked_first():
     assert top(torch.tensor([1.0, 2.0, 2.0, 1.0]), 3).positions.tolist() == [1, 2, 0]
 
 
-@pytest.mark.parametrize("k", [2, 3, 10])
+@pytest.mark.parametrize("k", [2, 3, 10, 32, 47, 48, 100])
 def test_the_two_best_guesses_are_those_of_a_sort(k, monkeypatch):
     from zoo.queries import uncertainty
 

@@ -1,5 +1,7 @@
 """Ask where the classifier is unsure."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -7,7 +9,8 @@ from zoo.query import Query
 from zoo.scan import Asked, Scan, top
 
 TINY = 1e-30  # added to a probability, so that 0 log 0 = 0
-ROWS = 8192  # images whose columns are looked at together
+ROWS = 8192  # images that are looked at together: what is made of them stays in the processor's cache
+WIDTH = 16  # columns that are looked at together, where there are many
 
 
 def ask_anywhere(scan: Scan, n: int) -> Asked:
@@ -29,8 +32,7 @@ def ask_margin(scan: Scan, n: int) -> Asked:
 
 def ask_entropy(scan: Scan, n: int) -> Asked:
     """Ask where the guess is most spread out; `entropy` in nats."""
-    p = scan.probs
-    entropy = -((p + TINY).log() * p) @ p.new_ones(p.shape[1])
+    entropy = -torch.cat([(p + TINY).log_().mul_(p).sum(1) for p in scan.probs.split(ROWS)])
     return top(entropy, n, entropy=entropy)
 
 
@@ -44,14 +46,22 @@ def two_best(p: Tensor) -> tuple[Tensor, Tensor]:
         return first, second
     found = []
     for rows in p.split(ROWS):
-        first, second, *rest = rows.T.contiguous()
-        first, second = torch.maximum(first, second), torch.minimum(first, second)
-        for column in rest:
-            second = torch.maximum(second, torch.minimum(first, column))
-            first = torch.maximum(first, column)
-        found.append((first, second))
+        if (whole := rows.shape[1] // WIDTH * WIDTH) > 2 * WIDTH:
+            blocks, rest = rows.tensor_split([whole], dim=1)
+            rows = torch.cat([*_two_best(blocks.split(WIDTH, dim=1)), rest], 1)
+        found.append(_two_best(rows.T.contiguous()))
     firsts, seconds = zip(*found, strict=True)
     return torch.cat(firsts), torch.cat(seconds)
+
+
+def _two_best(parts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """The largest and the second largest of two or more tensors of one shape, number by number."""
+    first, second, *rest = parts
+    first, second = torch.maximum(first, second), torch.minimum(first, second)
+    for part in rest:
+        second = torch.maximum(second, torch.minimum(first, part))
+        first = torch.maximum(first, part)
+    return first, second
 
 
 random = Query("random", ask_anywhere, "-", cost="u", randomised=True, cold=True)
