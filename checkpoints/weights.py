@@ -32,7 +32,10 @@ ABOUT: Mapping[str, type] = {  # what a table of the manifest may tell, beside w
     "licence": str,  # of the data
     "half": bool,  # the numbers are written in half precision
 }
-CARD = ("format", "name", "shape", "classes", "plan", "settings", "augment", "query", "query_settings", "training")
+CARD = (  # what a file says of itself at least
+    *("format", "name", "shape", "classes", "plan", "settings", "augment", "query", "query_settings", "training"),
+    *("seed", "freeze", "precision"),
+)
 
 
 @dataclass(frozen=True)

@@ -512,7 +512,7 @@ def test_rebuilt_images_are_near_and_take_the_classifiers_guess_for_a_label(digi
 
 def test_it_samples_by_label_and_refuses_labels_that_are_none():
     learner = tiny(random_pool())
-    made = learner.sample(4, labels=torch.tensor([0, 1, 2, 2]))
+    made = learner.sample(4, labels=[0, 1, 2, 2])
     assert made.shape == (4, *SHAPE)
     assert made.dtype == torch.uint8
     assert torch.equal(made, learner.sample(4, labels=torch.tensor([0, 1, 2, 2])))

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tomllib
 from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 from unittest.mock import patch
@@ -220,6 +221,25 @@ def test_a_folder_of_pictures_is_compared(tmp_path: Path) -> None:
     result = compare(f"folder:{data}", tmp_path / "out", *more)
     assert result.exit_code == 0, result.output
     assert len((tmp_path / "out" / "results.jsonl").read_text().splitlines()) == 4
+
+
+@pytest.mark.parametrize("half", ["train", "test"])
+def test_a_study_does_not_go_on_with_pictures_that_have_changed(half: str, tmp_path: Path) -> None:
+    fill(tmp_path / "pets" / "train")
+    fill(tmp_path / "pets" / "test", n=2)
+    again = partial(compare, f"folder:{tmp_path / 'pets'}", tmp_path / "out", "--initial", "4", "--budget", "2")
+    assert again().exit_code == 0
+    records = tmp_path / "out" / "results.jsonl"
+    *done, _ = records.read_bytes().splitlines(keepends=True)
+    records.write_bytes(b"".join(done))  # as if it had been killed
+    picture = tmp_path / "pets" / half / "dog" / "1.png"
+    before = picture.read_bytes()
+    Image.fromarray(np.full((8, 8), 7, np.uint8)).save(picture)
+    assert "have changed since" in refused(again())
+    assert records.read_bytes() == b"".join(done)
+    picture.write_bytes(before)
+    assert again().exit_code == 0
+    assert len(records.read_bytes().splitlines()) == 4
 
 
 def test_pictures_that_cannot_be_read_are_named_and_counted_and_the_rest_goes_on(

@@ -264,6 +264,19 @@ def test_files_that_cannot_be_read_say_why(tmp_path):
             zoo.load(file)
 
 
+def test_a_card_that_lacks_anything_it_needs_cannot_be_read(tmp_path):
+    card, tensors = checkpoints.read(fitted().save(tmp_path / "a.safetensors"))
+    optional = {"alzoo", "compiled", "lr_scale"}
+    for key in sorted(card.keys() - optional):
+        less = {other: value for other, value in card.items() if other != key}
+        save_file(tensors, tmp_path / "b.safetensors", metadata={"alzoo": json.dumps(less)})
+        with pytest.raises(ValueError, match=f"'{key}'.*not written by alzoo"):
+            zoo.load(tmp_path / "b.safetensors")
+    less = {key: value for key, value in card.items() if key not in optional}
+    save_file(tensors, tmp_path / "b.safetensors", metadata={"alzoo": json.dumps(less)})
+    assert zoo.load(tmp_path / "b.safetensors", device="cpu").name == card["name"]
+
+
 @pytest.mark.parametrize(
     ("change", "word"),
     [

@@ -155,15 +155,8 @@ class Pool:
 
     @property
     def digest(self) -> bytes:
-        """A name for the pixels of all real images: pools of the same images have the same. Made once for a tensor."""
-        version = 0 if self.images.is_inference() else self.images._version  # how often they were written to
-        known = DIGESTS.get(self.images)
-        if known is None or known[0] != version:
-            digest = blake2b(digest_size=16)
-            for i in torch.arange(len(self)).split(4096):
-                digest.update(at(self.images, i).permute(0, 2, 3, 1).cpu().numpy().tobytes())
-            known = DIGESTS[self.images] = version, digest.digest()
-        return known[1]
+        """A name for the pixels of all real images: pools of the same images have the same."""
+        return digest(self.images)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -279,6 +272,18 @@ class Known:
 def nobody(indices: Tensor) -> Tensor:
     """The oracle of a folder without answers."""
     raise ValueError(f"nobody can answer: reveal takes labels=... ({len(indices)} images were asked)")
+
+
+def digest(images: Tensor) -> bytes:
+    """A name for the pixels of uint8 images (n c h w), whatever their order in memory. Made once for a tensor."""
+    version = 0 if images.is_inference() else images._version  # how often they were written to
+    known = DIGESTS.get(images)
+    if known is None or known[0] != version:
+        name = blake2b(digest_size=16)
+        for i in torch.arange(len(images)).split(4096):
+            name.update(at(images, i).permute(0, 2, 3, 1).cpu().numpy().tobytes())
+        known = DIGESTS[images] = version, name.digest()
+    return known[1]
 
 
 def at(images: Tensor, indices: Tensor) -> Tensor:

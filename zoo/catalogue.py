@@ -290,4 +290,10 @@ def _pretrained(learner: Learner, pretrained: str, settings: Mapping[str, Any]) 
             f"{other[0]}={settings[other[0]]!r}, but the networks of {pretrained!r} have {nets[other[0]]!r}; "
             f"leave it out, or train anew without pretrained"
         )
-    return replace(learner, nets=nets, start=values).filled(card, values)
+    learner = replace(learner, nets=nets)
+    try:
+        learner.filled(card, values)
+    except ValueError as error:
+        raise ValueError(f"{path} has the weights of {card['name']}, not of {learner.name}: {error}") from error
+    learner.start = values
+    return learner

@@ -49,7 +49,7 @@ class Entry:
     told: settings of the loop that its own query is told as well.
     plainly: the loop's Plan -> whether trunk and head are trained as `plain` trains them, bit by bit.
     missing: plan -> why there is none.
-    sample: (parts, n, labels, generator) -> made images in [-1, 1] (n c h w).
+    sample: (parts, n, labels int64 (n,) on the CPU or None, generator) -> made images in [-1, 1] (n c h w).
     rebuild: (parts, x in [-1, 1] (b c h w)) -> the same images as the parts see them (b c h w).
     """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -270,13 +270,19 @@ class Learner:
         """What these numbers of `diagnose` say against this method's game, a sentence each; none if it works."""
         return [] if self.entry.doubt is None or not numbers else self.entry.doubt(numbers)
 
-    def sample(self, n: int, labels: Tensor | None = None, seed: int = 0) -> Tensor:
+    def sample(self, n: int, labels: Tensor | Sequence[int] | None = None, seed: int = 0) -> Tensor:
         """n made images: uint8 (n c h w) on the CPU. labels: int64 (n,), for parts that make images of a class."""
         parts, make = self._fitted(), self.entry.sample
+        assert self.fitted is not None
         if make is None:
             raise TypeError(f"{self.name} makes no images: none of its parts is a generator or a decoder")
         if (n := whole("n", n)) < 1:
             raise ValueError(f"n={n} images to make; make at least 1")
+        if labels is not None:
+            labels, k = torch.as_tensor(labels).cpu(), self.fitted[1]
+            if labels.shape != (n,) or labels.is_floating_point() or not bool(((labels >= 0) & (labels < k)).all()):
+                raise ValueError(f"labels={labels.tolist()} must be {n} whole numbers in [0, {k}), one for each image")
+            labels = labels.long()
         with evaluating(parts), torch.no_grad():
             return uint8(make(parts, n, labels, Generator().manual_seed(key(seed, "sample")))).cpu()
 

@@ -106,10 +106,8 @@ def sample(parts: Parts, n: int, labels: Tensor | None, chance: torch.Generator)
     generator = parts["generator"]
     assert isinstance(generator, Generator)
     k = generator.classes
-    labels = torch.randint(k, (n,), generator=chance) if labels is None else torch.as_tensor(labels)
-    if labels.shape != (n,) or labels.is_floating_point() or bool(((labels < 0) | (labels >= k)).any()):
-        raise ValueError(f"labels={labels.tolist()} must be {n} whole numbers in [0, {k}), one for each image")
-    label = F.one_hot(labels.long(), k).float().to(next(generator.parameters()).device)
+    labels = torch.randint(k, (n,), generator=chance) if labels is None else labels
+    label = F.one_hot(labels, k).float().to(next(generator.parameters()).device)
     made: Tensor = generator(generator.prior(label, chance), label)
     return made
 

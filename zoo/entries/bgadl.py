@@ -134,10 +134,8 @@ def sample(parts: Parts, n: int, labels: Tensor | None, chance: Generator) -> Te
     generator = parts["generator"]
     assert isinstance(generator, acgan.Generator)
     k, at = generator.classes, next(generator.parameters()).device
-    labels = torch.randint(k, (n,), generator=chance) if labels is None else labels.cpu()
-    if labels.shape != (n,) or labels.is_floating_point() or not bool(((labels >= 0) & (labels < k)).all()):
-        raise ValueError(f"labels={labels!r} must be {n} whole numbers in [0, {k}), one for each image")
-    made: Tensor = generator(torch.randn(n, generator.latent, generator=chance).to(at), labels.long().to(at))
+    labels = torch.randint(k, (n,), generator=chance) if labels is None else labels
+    made: Tensor = generator(torch.randn(n, generator.latent, generator=chance).to(at), labels.to(at))
     return made
 
 

@@ -45,11 +45,12 @@ def two_best(p: Tensor) -> tuple[Tensor, Tensor]:
         first, second = p.topk(2).values.unbind(1)
         return first, second
     found = []
+    whole = p.shape[1] // WIDTH * WIDTH
     for rows in p.split(ROWS):
-        if (whole := rows.shape[1] // WIDTH * WIDTH) > 2 * WIDTH:
-            blocks, rest = rows.tensor_split([whole], dim=1)
-            rows = torch.cat([*_two_best(blocks.split(WIDTH, dim=1)), rest], 1)
-        found.append(_two_best(rows.T.contiguous()))
+        blocks, best = rows[:, :whole].split(WIDTH, dim=1), rows
+        if len(blocks) > 2:
+            best = torch.cat([*_two_best(blocks), rows[:, whole:]], 1)
+        found.append(_two_best(best.T.contiguous()))
     firsts, seconds = zip(*found, strict=True)
     return torch.cat(firsts), torch.cat(seconds)
 

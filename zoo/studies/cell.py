@@ -33,6 +33,7 @@ from zoo.studies.fits import Fits
 from zoo.studies.locks import held
 from zoo.studies.oracles import wrong
 from zoo.studies.provenance import provenance
+from zoo.studies.records import images_of
 from zoo.studies.study import Line, Study, augmentation, hushed, steps
 
 PATIENCE = 64  # with a judge who rejects
@@ -47,6 +48,7 @@ def run_cell(study: Study, out: Path, name: str, seed: int, done: list[Line], em
     ranks, file = device.ranks(study.devices or 1), partial(kept_aside, out, name, seed)
     with hushed():  # `prepare` has said already what there is to say of the data
         pool, test = study.pool(seed)
+    images = images_of(out, seed, pool, test)
     learner, at = study.learner(name, seed, pool), -1  # and the round it has been fitted to
     fits = Fits(study, out, name, seed, pool)
     pools = relived(pool, done, partial(made, out, name, seed))  # of each round
@@ -84,9 +86,9 @@ def run_cell(study: Study, out: Path, name: str, seed: int, done: list[Line], em
 
     def asked(number: int) -> Asking:
         """What is asked for in that round, and answered."""
-        images = made(out, name, seed, number)
-        asking = noted(file(number, "json"), lambda: ask(study, out, recall(number - 1), pools[-1], images), ranks)
-        pools.append(told(pools[-1], asdict(asking), images))
+        place = made(out, name, seed, number)
+        asking = noted(file(number, "json"), lambda: ask(study, out, recall(number - 1), pools[-1], place), ranks)
+        pools.append(told(pools[-1], asdict(asking), place))
         if ranks.first:
             _contact_sheet(pools[-1], new(pools), out / "asked" / name / f"seed{seed}-round{number}.png")
         return asking
@@ -104,7 +106,7 @@ def run_cell(study: Study, out: Path, name: str, seed: int, done: list[Line], em
             write("al/accuracy", stands["accuracy"], stands["labels"])
             if seed == 0 and number == study.rounds:
                 maps.draw(learner, pools[-1], maps.place(out, name, seed) if ranks.first else None)
-            drawn = {**who, "round": number, "left_out": lacking, **asdict(asking)}
+            drawn = {**who, "round": number, "images": images, "left_out": lacking, **asdict(asking)}
             emit("record", {**drawn, **stands, **took, **provenance(), "notes": study.notes})
 
 

@@ -6,8 +6,11 @@ import json
 import os
 from collections import defaultdict
 from contextlib import AbstractContextManager
+from hashlib import blake2b
 from pathlib import Path
 
+from trainers.pool import Pool, digest
+from zoo.datasets import Test
 from zoo.studies.locks import held
 from zoo.studies.study import Line, Study, cells
 
@@ -54,3 +57,20 @@ def unfinished(study: Study, out: Path) -> list[Cell]:
     """The cells that lack a round."""
     done = records(out)
     return [cell for cell in cells(study) if len(done[cell]) <= study.rounds]
+
+
+def images_of(out: Path, seed: int, pool: Pool, test: Test) -> str:
+    """A name for the images of a seed, and for what the held-out ones show.
+
+    Raises FileExistsError where its records are of others: the folder they lie in has changed since.
+    """
+    name = blake2b(pool.digest + digest(test.images), digest_size=8)
+    name.update(test.targets.numpy().tobytes())
+    images = name.hexdigest()
+    for (learner, of), lines in records(out).items():
+        if of == seed and any(line.get("images", images) != images for line in lines):
+            raise FileExistsError(
+                f"{out} has records of {learner}, seed {seed}, on other images: they have changed since. "
+                "Put back those that there were, or give another folder with --out"
+            )
+    return images
