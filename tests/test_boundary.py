@@ -211,6 +211,10 @@ def test_a_learner_trains_on_the_copies_it_has_made():
     assert len(set(learner.fit(pool).select(pool, 36))) == 36
 
 
+def test_all_rivals_can_be_asked_for():
+    assert zoo.create("deepfool", query_settings={"rivals": 0}, device="cpu").query_settings["rivals"] == 0
+
+
 @pytest.mark.parametrize("setting", [{"iterations": 0}, {"overshoot": -0.1}, {"rivals": -1}])
 def test_settings_that_make_no_sense_are_refused(setting):
     with pytest.raises(ValueError, match=next(iter(setting))):

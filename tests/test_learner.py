@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from dataclasses import replace
 from hashlib import sha256
 from importlib.metadata import EntryPoint
@@ -57,6 +58,7 @@ def test_unknown_names_get_the_closest_one(act, word):
         ({"steps": 2.5}, ValueError, "steps=2.5 must be a whole number"),
         ({"lr": float("nan")}, ValueError, "lr=nan must be above 0"),
         ({"steps": True}, ValueError, "must be a whole number"),
+        ({"compiled": "no"}, ValueError, "compiled='no' must be of type bool"),
         ({"lr": "fast"}, ValueError, "must be of type float"),
         ({"lr": 0}, ValueError, "lr=0 must be above 0"),
         ({"steps": -1}, ValueError, "steps=-1 must be at least 0"),
@@ -79,6 +81,13 @@ def test_what_needs_another_part_is_refused_before_training():
         zoo.create("plain", query=needy, **QUICK).fit(pool())
     with pytest.raises(ValueError, match="no part 'tunk' to freeze; plain has trunk, head"):
         zoo.create("plain", freeze="tunk", **QUICK).fit(pool())
+
+
+def test_who_learns_from_images_alone_has_what_a_query_of_a_pretext_needs():
+    needy = replace(register.queries()["margin"], needs=("pretext",))
+    assert zoo.create("gaal", query=needy, device="cpu").build(SHAPE, CLASSES).keys() >= {"trunk", "head"}
+    with pytest.raises(ValueError, match="needs pretext, which plain has not"):
+        zoo.create("plain", query=needy, device="cpu").build(SHAPE, CLASSES)
 
 
 def test_a_whole_number_does_for_a_float():
@@ -454,9 +463,10 @@ def test_a_learner_is_a_name_an_entry_or_a_query(what):
         zoo.Asked(torch.tensor([0, 1, 1]), torch.zeros(3)),
         zoo.Asked(torch.tensor([0, 1, 2]), torch.zeros(2)),
         zoo.Asked(torch.tensor([0, 1, 2]), torch.tensor([1.0, 2.0, 3.0])),
+        zoo.Asked(torch.tensor([0, 1, 2]), torch.tensor([3.0, math.nan, 1.0])),
         zoo.Asked(torch.tensor([0, 1, 2]), torch.zeros(3), {"raw": torch.zeros(2)}),
     ],
-    ids=["negative", "beyond", "twice", "few scores", "rising scores", "short detail"],
+    ids=["negative", "beyond", "twice", "few scores", "rising scores", "no numbers", "short detail"],
 )
 def test_a_broken_answer_of_a_query_is_never_passed_on(answer):
     p = pool()

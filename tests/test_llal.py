@@ -458,6 +458,7 @@ def test_rank_correlation_with_ties():
     a, b = torch.tensor([1.0, 1.0, 2.0, 5.0, 5.0]), torch.tensor([3.0, 1.0, 1.0, 0.0, 9.0])
     assert diagnosis.correlation(a, b) == pytest.approx(spearmanr(a, b).statistic)
     assert diagnosis.correlation(a, torch.ones(5)) == diagnosis.correlation(a[:1], b[:1]) == 0
+    assert math.isnan(diagnosis.correlation(torch.tensor([1.0, math.nan]), torch.ones(2)))
 
 
 def test_it_doubts_a_ranker_that_is_blind():

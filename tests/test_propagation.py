@@ -107,6 +107,14 @@ def test_twins_of_the_labeled_come_last():
     assert (asked.positions < 10).all()
 
 
+@pytest.mark.parametrize("which", ["known", "features"])
+def test_features_that_are_no_numbers_are_never_ranked(which):
+    scan = cloud(4, 20)
+    getattr(scan, which)[2, 1] = math.nan
+    with pytest.raises(RuntimeError, match="not finite"):
+        ask(scan, 3)
+
+
 def test_a_turned_sign_would_be_caught(monkeypatch):
     """Asking for what is reached most is the other end of the chain."""
     diffuse = graph.diffuse

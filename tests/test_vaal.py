@@ -14,6 +14,7 @@ from trainers.losses import auc, elbo, kl_per_image, says
 from trainers.pool import Pool, normal
 from trainers.run import Run
 from trainers.seeds import generator, reseed
+from zoo.diagnosis import of_critic
 from zoo.entries.vaal import critic_logit
 from zoo.register import entries
 from zoo.testing import who_moves
@@ -87,6 +88,16 @@ def test_kl_of_the_prior_is_zero():
 
 def test_auc_counts_pairs():
     assert auc(torch.tensor([2.0, 3.0]), torch.tensor([1.0, 2.0])).item() == pytest.approx(3.5 / 4)
+
+
+@pytest.mark.parametrize("broken", [0, 1])
+def test_auc_of_what_is_no_number_is_none(broken):
+    scores = [torch.tensor([2.0, 3.0]), torch.tensor([1.0, 2.0])]
+    scores[broken][0] = torch.nan
+    assert auc(*scores).isnan()
+    assert of_critic({"critic_auc": auc(*scores).item()}, "so") == [
+        "what the critic says is not finite: it has diverged, and this query will refuse to ask"
+    ]
 
 
 @pytest.mark.parametrize("form", ["image", "released"])

@@ -26,7 +26,11 @@ def says(logits: Tensor, *, labeled: bool) -> Tensor:
 
 
 def auc(labeled: Tensor, unlabeled: Tensor) -> Tensor:
-    """How often a labeled score (l,) is above an unlabeled one (u,); ties count half. 0.5 is chance, 1 is certain."""
+    """How often a labeled score (l,) is above an unlabeled one (u,); ties count half. 0.5 is chance, 1 is certain.
+
+    NaN where any score is.
+    """
     ranks = labeled.float().sort().values
     below, upto = (torch.searchsorted(ranks, unlabeled.float(), right=right).double() for right in (False, True))
-    return (1 - (below + upto).mean() / (2 * len(ranks))).float()
+    broken = labeled.isnan().any() | unlabeled.isnan().any()
+    return (1 - (below + upto).mean() / (2 * len(ranks))).float().masked_fill(broken, torch.nan)

@@ -66,7 +66,8 @@ def create(
         parameters, in every loop, the pretext's too. 0 is the same as to freeze. A plan may have some of its own.
     training: "plain" for the control: the entry's own networks ask, and `predict` is a network trained plainly for as
         many steps beside them.
-    Raises UnknownName, TypeError for a setting that does not exist, ValueError for a value that makes no sense.
+    Raises UnknownName, TypeError for a setting that does not exist, ValueError for a value that makes no sense. What
+    only the networks can tell, as names of trunks and parts, `build` refuses, and so `fit` before it trains.
     """
     called, entry, asking = find(name, query)
     if plan in entry.missing and plan not in entry.plans:
@@ -91,7 +92,7 @@ def create(
         device=device,
         precision=resolve_precision(precision, device),
         devices=devices,
-        compiled=compiled,
+        compiled=check("compiled", compiled, like=False),
         freeze=parts_named(freeze),
         lr_scale={**preset.lr_scale, **parts_scaled(lr_scale or {})},
     )

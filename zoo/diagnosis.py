@@ -1,5 +1,6 @@
 """Whether a game works: the numbers that several entries tell of theirs."""
 
+import math
 from collections.abc import Callable, Mapping
 
 import torch
@@ -54,6 +55,8 @@ def doubt(numbers: Mapping[str, float]) -> list[str]:
 
 def of_critic(numbers: Mapping[str, float], so: str) -> list[str]:
     """What speaks against a critic: it guesses, and `so` much for its query, or takes the labeled for the unlabeled."""
+    if math.isnan(numbers["critic_auc"]):
+        return ["what the critic says is not finite: it has diverged, and this query will refuse to ask"]
     if (found := numbers["critic_auc"]) < 0.45:
         return [f"the critic's AUC is {found:.2f}: it is turned around, and takes labeled images for unlabeled ones"]
     if found < 0.55:
@@ -62,7 +65,9 @@ def of_critic(numbers: Mapping[str, float], so: str) -> list[str]:
 
 
 def correlation(a: Tensor, b: Tensor) -> float:
-    """Spearman's rank correlation of two numbers (n,) of each image; 0 where either is the same for all."""
+    """Spearman's rank correlation of two numbers (n,) of each image: 0 if all of either are the same, NaN if any is."""
+    if a.isnan().any() or b.isnan().any():
+        return math.nan
     ranks = torch.stack([middle(a), middle(b)])
     return torch.corrcoef(ranks)[0, 1].nan_to_num().item() if len(a) > 1 else 0.0
 

@@ -216,7 +216,8 @@ class Learner:
         positions, scores = answer.positions.cpu(), answer.scores.detach().float().cpu()
         ranged = positions.ndim == 1 and bool(((positions >= 0) & (positions < u)).all())
         lengths = {len(scores), *map(len, answer.detail.values())}
-        if not ranged or len(positions.unique()) != n or lengths != {n} or bool((scores.diff() > 0).any()):
+        falling = bool((scores[1:] <= scores[:-1]).all()) and not bool(scores.isnan().any())
+        if not ranged or len(positions.unique()) != n or lengths != {n} or not falling:
             raise RuntimeError(
                 f"the query {self.query.name!r} is broken: asked for {n} of {u} images, it must give {n} distinct "
                 f"positions in [0, {u}), as many scores in falling order, and as many of each detail"
@@ -397,6 +398,7 @@ class Learner:
             raise ValueError(f"the entry {self.entry.name!r} builds no {lacking[0]}; it needs a trunk and a head")
         drops = dropouts(parts["trunk"], parts["head"])
         have = {*parts, *(("dropout",) if drops else ()), *(("draws",) if drops or "members" in parts else ())}
+        have |= {"pretext"} if self.entry.pretext is not None else set()
         if lacking := [need for need in self.query.needs if need not in have]:
             remedy = REMEDIES.get(lacking[0], f"it has {', '.join(parts)}")
             what = f"{self.query.name!r} needs {', '.join(lacking)}, which {self.entry.name} has not"

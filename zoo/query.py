@@ -21,8 +21,8 @@ class Query:
     ask: (scan, n, **settings) -> Asked. What it does is its docstring.
     paper: where it comes from.
     cost: time, in u unlabeled images, l labeled ones, k classes, d features and n asked.
-    needs: what the learner must have: names of parts ("members" for an ensemble), "dropout" in its trunk or head, or
-        "draws", one of these two.
+    needs: what the learner must have: names of parts ("members" for an ensemble), "dropout" in its trunk or head,
+        "draws", one of these two, or "pretext", an entry that learns from images alone.
     nets: options of the networks that it takes with it where it stands on plain training alone.
     randomised: whether it draws lots. approximate: whether it only comes close to what the paper defines.
     cold: whether it can ask before anything is labeled.

@@ -102,5 +102,5 @@ dfal = Query(
     ask_deepfool,
     "Ducoffe & Precioso 2018, arXiv:1802.09841",
     cost="u iterations (rivals + 1) trunk",
-    ranges=MappingProxyType({"iterations": "[1, inf)", "overshoot": "[0, inf)", "rivals": "[1, inf)"}),
+    ranges=MappingProxyType({"iterations": "[1, inf)", "overshoot": "[0, inf)", "rivals": "[0, inf)"}),
 )

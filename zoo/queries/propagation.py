@@ -5,6 +5,7 @@ from types import MappingProxyType
 import torch
 
 from trainers import graph
+from zoo.queries.geometry import finite
 from zoo.query import Query
 from zoo.scan import Asked, Scan
 
@@ -26,6 +27,7 @@ def ask_farthest(
     pool is refused before anything is trained, as the graph takes a look at all pairs of images.
     """
     known = len(scan.known)
+    finite(scan.known), finite(scan.features)
     net = graph.build(torch.cat([scan.known, scan.features]), neighbours, gamma)
     sources = net.values.new_zeros(len(net), 1)
     sources[:known] = 1
