@@ -13,20 +13,23 @@ from typing import TYPE_CHECKING
 from checkpoints.weights import HERE, File, Weights
 
 if TYPE_CHECKING:
-    from httpx2 import Client, Response
+    from httpx2 import Client
 
 HUB, FOLDER, SUFFIX = "hf-hub:", "local-dir:", ".safetensors"
 TRIES = 6  # of one download, each going on where the last one ended
 WAIT = 0.5  # seconds before the second try, then twice as long each time
 SILENCE = 15.0  # seconds without a byte after which a connection is given up
 BUSY = {408, 425, 429, 500, 502, 503, 504}  # what a server says when it may answer later
-CHUNK = 1 << 18  # bytes
 
 Told = Callable[[int], None]  # how many bytes of a file are here
 
 
 class Torn(Exception):
     """A try that has not brought all. The next one goes on from there."""
+
+
+class Other(Exception):
+    """The server has a file of another length under that name."""
 
 
 def fetch(weights: Weights, cache: Path, *, beside: Path = HERE) -> Path:
@@ -120,42 +123,65 @@ def _download(file: File | Weights, url: str, cache: Path) -> None:
     place = cache / file.file
     partial = cache / f".{file.file}.{file.sha256[:12]}.partial"  # of these bytes and no others
     with _bar(file) as told:
-        for attempt in ("gone on with", "fresh"):
-            _pull_until_whole(url, partial, file.bytes, told)
-            if sound(partial, file):
-                os.replace(partial, place)
-                return
+        for _ in ("gone on with", "fresh"):
+            try:
+                _pull_until_whole(url, partial, file.bytes, told)
+                if sound(partial, file):
+                    os.replace(partial, place)
+                    return
+                why = f"their sha256 is not {file.sha256}"
+            except Other as error:
+                why = str(error)
             partial.unlink(missing_ok=True)
-            if attempt == "fresh":
-                raise ValueError(
-                    f"{url} gives other bytes than {file.file} has: their sha256 is not {file.sha256}. "
-                    "Ask whoever serves it, or set ALZOO_WEIGHTS_URL to another place"
-                )
+    raise ValueError(
+        f"{url} gives other bytes than {file.file} has: {why}. Ask whoever serves it, or set ALZOO_WEIGHTS_URL to "
+        "another place"
+    )
 
 
 def _pull_until_whole(url: str, partial: Path, size: int, told: Told) -> None:
     """Bytes into a partial file until it is as long as it should be. Raises ConnectionError if they stay away."""
     import httpx2
-    from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential, wait_random
+    from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential, wait_random
 
+    hopeless = httpx2.UnsupportedProtocol, httpx2.InvalidURL
     again = Retrying(
-        retry=retry_if_exception_type((Torn, httpx2.TransportError)),
+        retry=retry_if_exception(
+            lambda error: isinstance(error, Torn | httpx2.TransportError) and not isinstance(error, hopeless)
+        ),
         wait=wait_exponential(WAIT, max=20 * WAIT) + wait_random(0, WAIT),
         stop=stop_after_attempt(TRIES),
         reraise=True,
     )
     try:
-        with httpx2.Client(timeout=SILENCE, follow_redirects=True) as client:
+        with _client() as client:
             again(_pull, client, url, partial, size, told)
-    except (Torn, httpx2.HTTPError, httpx2.InvalidURL) as error:
+    except hopeless as error:
+        raise ConnectionError(
+            f"{url} cannot be downloaded ({error}). Set ALZOO_WEIGHTS_URL to a place that begins with https:// or http://"
+        ) from error
+    except (Torn, httpx2.HTTPError) as error:
         raise ConnectionError(
             f"{url} cannot be downloaded ({str(error) or type(error).__name__}). Try again, which goes on from where "
             "this ended, or set ALZOO_WEIGHTS_URL to another place"
         ) from error
 
 
+def _client() -> Client:
+    """Who asks, through the proxies and with the certificates that the environment names."""
+    import httpx2
+
+    try:
+        return httpx2.Client(timeout=SILENCE, follow_redirects=True)
+    except (ImportError, ValueError, OSError) as error:
+        raise ConnectionError(
+            f"nothing can be downloaded here ({error}). Look at the environment variables ALL_PROXY, HTTPS_PROXY, "
+            "HTTP_PROXY, SSL_CERT_FILE and SSL_CERT_DIR"
+        ) from error
+
+
 def _pull(client: Client, url: str, partial: Path, size: int, told: Told) -> None:
-    """One try: ask for what is missing, and keep what comes. Raises Torn if that is not all."""
+    """One try: ask for what is missing, and keep what comes. Raises Torn if that is not all, Other if it never will."""
     have = partial.stat().st_size if partial.exists() else 0
     if have >= size:
         return
@@ -167,10 +193,15 @@ def _pull(client: Client, url: str, partial: Path, size: int, told: Told) -> Non
             partial.unlink()
             raise Torn("the server has less than was fetched before")
         answer.raise_for_status()
-        if not _goes_on(answer, have):
-            have = 0
-        with partial.open("ab" if have else "wb") as kept:
-            for chunk in answer.iter_raw(CHUNK):
+        if answer.status_code != 206:
+            have = 0  # it knows no ranges, and begins anew
+        elif not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+            partial.unlink(missing_ok=True)
+            raise Torn("the server goes on from elsewhere than it was asked to")
+        if (told_size := answer.headers.get("Content-Length", "")).isdigit() and have + int(told_size) != size:
+            raise Other(f"there are {have + int(told_size):,}, not {size:,}")
+        with partial.open("ab" if have else "wb", buffering=0) as kept:  # of a killed process, too, all is kept
+            for chunk in answer.iter_raw():
                 kept.write(chunk[: size + 1 - have])
                 have += len(chunk)
                 told(min(have, size))
@@ -178,11 +209,6 @@ def _pull(client: Client, url: str, partial: Path, size: int, told: Told) -> Non
                     return  # too much of it: the hash will not be right
     if have < size:
         raise Torn(f"it ended after {have:,} of {size:,} bytes")
-
-
-def _goes_on(answer: Response, have: int) -> bool:
-    """Whether an answer begins where the partial file ends; if not, it begins anew."""
-    return answer.status_code == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
 
 
 def _join(weights: Weights, cache: Path, beside: Path) -> None:
@@ -253,16 +279,23 @@ def _alone(place: Path) -> Iterator[None]:
 
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(place.parent, error) from error
+    try:
         with FileLock(place.with_name(f".{place.name}.lock")):
             yield
     except (ConnectionError, FileNotFoundError):
         raise
     except OSError as error:
-        raise OSError(
-            error.errno or errno.EIO,
-            f"cannot write the cache {place.parent}: {error.strerror or error}. "
-            "Make room there, or set the environment variable ALZOO_HOME to a folder that can be written",
-        ) from error
+        raise _unwritable(place.parent, error) from error
+
+
+def _unwritable(cache: Path, error: OSError) -> OSError:
+    return OSError(
+        error.errno or errno.EIO,
+        f"cannot write the cache {cache}: {error.strerror or error}. "
+        "Make room there, or set the environment variable ALZOO_HOME to a folder that can be written",
+    )
 
 
 @contextmanager

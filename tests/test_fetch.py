@@ -35,6 +35,7 @@ class Server:
     files: dict[str, bytes]
     faults: list[str] = field(default_factory=list)
     ranges: bool = True
+    part: int = HALF // 2  # what comes of an answer that is broken off
     asked: list[tuple[str, str | None]] = field(default_factory=list)  # path and Range
     url: str = ""
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -70,7 +71,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(body) + 1000 * (fault == "lies")))
         self.end_headers()
         if fault in ("drop", "stall", "hang"):
-            body = body[: HALF // 2]
+            body = body[: wanted.part]
         self.wfile.write(body)
         if fault in ("stall", "hang"):
             self.wfile.flush()
@@ -158,9 +159,9 @@ def test_a_server_that_has_less_than_was_begun_is_asked_anew(server, tmp_path):
     file = meant()
     (tmp_path / f".{file.file}.{file.sha256[:12]}.partial").write_bytes(BYTES[:HALF])
     server.files["a.safetensors"] = BYTES[:100]
-    with pytest.raises(ConnectionError, match="ended after 100 of"):
+    with pytest.raises(ValueError, match=r"other bytes than a.safetensors has: there are 100, not 2,097,152"):
         checkpoints.fetch(file, tmp_path)
-    assert checkpoints.find(file, tmp_path) is None
+    assert left(tmp_path) == []
 
 
 def test_wrong_bytes_never_get_the_name(server, tmp_path):
@@ -169,6 +170,48 @@ def test_wrong_bytes_never_get_the_name(server, tmp_path):
         checkpoints.fetch(meant(), tmp_path)
     assert left(tmp_path) == []
     assert len(server.asked) == 2, "gone on with, then fresh, and no more"
+
+
+@pytest.mark.parametrize("fault", ["short", "long", "lies"])
+def test_a_file_of_another_length_is_not_asked_for_again_and_again(server, tmp_path, fault):
+    server.faults = [fault] * 9
+    with pytest.raises(ValueError, match=r"gives other bytes than a.safetensors has: there are .*, not 2,097,152"):
+        checkpoints.fetch(meant(), tmp_path)
+    assert left(tmp_path) == []
+    assert len(server.asked) == 2
+
+
+@pytest.mark.parametrize("size", [1_000, 300_000])
+def test_what_has_come_is_never_asked_for_again_however_little(server, tmp_path, size, monkeypatch):
+    monkeypatch.setattr(fetching, "TRIES", 3)
+    data = BYTES[:size]
+    server.files["a.safetensors"], server.faults, server.part = data, ["drop", "drop"], size // 3
+    assert checkpoints.fetch(meant(data), tmp_path).read_bytes() == data
+    assert [asked for _, asked in server.asked] == [None, f"bytes={size // 3}-", f"bytes={2 * (size // 3)}-"]
+
+
+def test_a_server_that_goes_on_from_elsewhere_is_asked_anew(server, tmp_path):
+    server.faults = ["drop", "shifted"]
+    assert checkpoints.fetch(meant(), tmp_path).read_bytes() == BYTES
+    assert [asked for _, asked in server.asked] == [None, f"bytes={HALF // 2}-", None]
+
+
+@pytest.mark.usefixtures("server")
+def test_a_proxy_that_needs_a_package_is_named(tmp_path, monkeypatch):
+    def client(**_: object) -> None:
+        raise ImportError("Using SOCKS proxy, but the 'socksio' package is not installed.")
+
+    monkeypatch.setattr("httpx2.Client", client)
+    with pytest.raises(ConnectionError, match="nothing can be downloaded here.*socksio.*ALL_PROXY"):
+        checkpoints.fetch(meant(), tmp_path)
+
+
+@pytest.mark.usefixtures("server")
+@pytest.mark.parametrize(("name", "value"), [("HTTP_PROXY", "foo://x"), ("SSL_CERT_FILE", "/nowhere.pem")])
+def test_an_environment_that_cannot_connect_is_named(tmp_path, monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConnectionError, match=rf"nothing can be downloaded here.*{name}"):
+        checkpoints.fetch(meant(), tmp_path)
 
 
 def test_a_server_that_stays_away_is_given_up_and_what_came_is_kept(server, tmp_path):
@@ -198,8 +241,14 @@ def test_nobody_listening_is_a_connection_error(tmp_path, monkeypatch):
     monkeypatch.setenv("ALZOO_WEIGHTS_URL", "http://127.0.0.1:9")
     with pytest.raises(ConnectionError, match=r"127.0.0.1:9/a.safetensors cannot be downloaded"):
         checkpoints.fetch(meant(), tmp_path)
-    monkeypatch.setenv("ALZOO_WEIGHTS_URL", "nowhere at all")
-    with pytest.raises(ConnectionError, match=r"nowhere at all/a.safetensors cannot be downloaded"):
+
+
+@pytest.mark.usefixtures("server")
+@pytest.mark.parametrize("url", ["nowhere at all", "localhost:8765", "file:///tmp/x", "/tmp/x"])
+def test_what_is_no_address_is_refused_at_once(tmp_path, monkeypatch, url):
+    monkeypatch.setattr(fetching, "WAIT", 100.0)  # seconds, if it tried again
+    monkeypatch.setenv("ALZOO_WEIGHTS_URL", url)
+    with pytest.raises(ConnectionError, match=rf"{url}/a.safetensors cannot be downloaded.*begins with https"):
         checkpoints.fetch(meant(), tmp_path)
 
 
