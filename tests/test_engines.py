@@ -281,7 +281,7 @@ with held(Path({str(tmp_path / "lock")!r})):
 
 @pytest.mark.parametrize("left", [b"", b'{"learner": "ran', b"{}", b"\xff"])
 def test_what_a_killed_process_left_of_a_line_is_cut_before_the_next(left: bytes, tmp_path: Path) -> None:
-    whole = b'{"learner": "random", "seed": 0, "round": 0}\n'
+    whole = b'{"learner": "random", "seed": 0, "round": 0, "ticks": 1}\n'
     (tmp_path / "results.jsonl").write_bytes(whole + left)
     assert len(records.records(tmp_path)["random", 0]) == 1
     records.append(tmp_path, {"learner": "random", "seed": 0, "round": 1})
@@ -294,10 +294,16 @@ def test_a_torn_line_that_is_all_there_is_is_cut_too(tmp_path: Path) -> None:
     assert (tmp_path / "results.jsonl").read_text() == '{"learner": "random", "seed": 0, "round": 0}\n'
 
 
-def test_a_damaged_line_is_named(tmp_path: Path) -> None:
-    (tmp_path / "results.jsonl").write_bytes(b"{]\n")
-    with pytest.raises(ValueError, match="line 1 is damaged"):
+@pytest.mark.parametrize(
+    "line", [b"{]", b"{}", b"123", b"\xff\xfe", bytes(50), b'{"learner": "random", "seed": 0, "round": 0}']
+)
+def test_a_damaged_line_is_named(line: bytes, tmp_path: Path) -> None:
+    whole = b'{"learner": "random", "seed": 0, "round": 0, "ticks": 1}\n'
+    (tmp_path / "results.jsonl").write_bytes(whole + line + b"\n")
+    with pytest.raises(ValueError, match=r"results.jsonl, line 2 is damaged. Delete that line"):
         records.records(tmp_path)
+    (tmp_path / "results.jsonl").write_bytes(whole + b"\n")  # as it may be then
+    assert len(records.records(tmp_path)["random", 0]) == 1
 
 
 # Killed at twenty moments

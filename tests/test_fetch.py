@@ -202,7 +202,7 @@ def test_a_proxy_that_needs_a_package_is_named(tmp_path, monkeypatch):
         raise ImportError("Using SOCKS proxy, but the 'socksio' package is not installed.")
 
     monkeypatch.setattr("httpx2.Client", client)
-    with pytest.raises(ConnectionError, match="nothing can be downloaded here.*socksio.*ALL_PROXY"):
+    with pytest.raises(ConnectionError, match=r"nothing can be downloaded here.*socksio.*ALL_PROXY"):
         checkpoints.fetch(meant(), tmp_path)
 
 

@@ -15,7 +15,6 @@ import os
 import shutil
 import tempfile
 import time
-import tomllib
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -31,7 +30,7 @@ import torch
 from trainers.ranks import ALONE, Ranks, agreed
 from zoo.device import meeting, threads
 from zoo.naming import pick
-from zoo.studies import cluster, fits
+from zoo.studies import cluster, fits, measures
 from zoo.studies.cell import Emit, run_cell
 from zoo.studies.files import put
 from zoo.studies.locks import held
@@ -160,7 +159,7 @@ def claim(study: Study, out: Path) -> Study:
         if out.exists() and any(not p.name.startswith(".") for p in out.iterdir()):
             raise FileExistsError(f"{out} holds files that are no study. Give another folder with --out")
         return study
-    study = replace(study, threads=tomllib.loads(written.read_text()).get("threads", study.threads))
+    study = replace(study, threads=measures.settings(out).get("threads", study.threads))
     if written.read_text() != study.toml():
         raise FileExistsError(f"{out} holds another study (see {written}). Give another folder with --out")
     return study

@@ -354,4 +354,8 @@ def doubts(records: Sequence[Record], learners: Sequence[str] | None = None) -> 
 
 
 def asked_for(study: Mapping[str, Any]) -> dict[str, Any]:
+    """What `summary` takes of a study.toml. Raises ValueError for a value of another kind."""
+    for key in ("rounds", "seeds"):
+        if not isinstance(study.get(key, 0), int):
+            raise ValueError(f"{key} = {study[key]!r} in study.toml must be a whole number. Mend it there")
     return {key: study.get(key) for key in ("learners", "rounds", "seeds")}

@@ -43,12 +43,14 @@ def records(out: Path) -> defaultdict[Cell, list[Line]]:
         return done
     *lines, _ = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
         try:
             record = json.loads(line)
-        except json.JSONDecodeError:
+            cell, here, _ = done[record["learner"], record["seed"]], record["round"], record["ticks"]
+        except (KeyError, TypeError, ValueError):
             raise ValueError(f"{path}, line {number} is damaged. Delete that line and run the study again") from None
-        cell = done[record["learner"], record["seed"]]
-        if record["round"] == len(cell):
+        if here == len(cell):
             cell.append(record)
     return done
 
