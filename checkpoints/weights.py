@@ -32,10 +32,21 @@ ABOUT: Mapping[str, type] = {  # what a table of the manifest may tell, beside w
     "licence": str,  # of the data
     "half": bool,  # the numbers are written in half precision
 }
-CARD = (  # what a file says of itself at least
-    *("format", "name", "shape", "classes", "plan", "settings", "augment", "query", "query_settings", "training"),
-    *("seed", "freeze", "precision"),
-)
+CARD: Mapping[str, type | tuple[type, ...]] = {  # what a file says of itself at least
+    "format": int,
+    "name": str,
+    "shape": list,  # (c h w) of one image
+    "classes": int,
+    "plan": str,
+    "settings": dict,
+    "augment": str,
+    "query": str,
+    "query_settings": dict,
+    "training": str,
+    "seed": (int, dict),
+    "freeze": list,
+    "precision": str,
+}
 
 
 @dataclass(frozen=True)
@@ -109,8 +120,10 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor
         raise ValueError(f"{path} has no alzoo card in its header; it was not written by learner.save")
     try:
         card: dict[str, Any] = json.loads(header["alzoo"])
-        (_, _, _), _ = card["shape"], [card[key] for key in CARD]
-    except (KeyError, TypeError, ValueError) as error:
+        (_, _, _), strange = card["shape"], [key for key, kind in CARD.items() if not isinstance(card[key], kind)]
+        if strange:
+            raise ValueError(f"{strange[0]}={card[strange[0]]!r}")
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} has a card that cannot be read ({error!r}); it was not written by alzoo") from error
     return card, weights
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import logging
@@ -10,7 +11,9 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 import tomllib
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from functools import partial
 from pathlib import Path
@@ -27,6 +30,7 @@ from zoo.cli import default_learners, main, settings
 from zoo.studies import engine, provenance
 from zoo.studies.study import Study
 
+ROOT = Path(zoo.__file__).parents[1]
 TINY = (
     *("--learners", "random,margin", "--initial", "20", "--budget", "10", "--rounds", "1", "--seeds", "1"),
     *("--set", "*.steps=3", "--set", "*.batch=8", "--set", "*.width=4", "--device", "cpu", "--workers", "1"),
@@ -223,23 +227,80 @@ def test_a_folder_of_pictures_is_compared(tmp_path: Path) -> None:
     assert len((tmp_path / "out" / "results.jsonl").read_text().splitlines()) == 4
 
 
-@pytest.mark.parametrize("half", ["train", "test"])
-def test_a_study_does_not_go_on_with_pictures_that_have_changed(half: str, tmp_path: Path) -> None:
+def paint(folder: Path) -> None:
+    """One picture gets other pixels."""
+    Image.fromarray(np.full((8, 8), 7, np.uint8)).save(folder / "dog" / "1.png")
+
+
+def move(folder: Path) -> None:
+    """The last cats are dogs now; the order of all pictures stays."""
+    for name in ("6.png", "7.png"):
+        (folder / "cat" / name).rename(folder / "dog" / f"!{name}")
+
+
+@pytest.mark.parametrize(("half", "change"), [("train", paint), ("test", paint), ("train", move)])
+@pytest.mark.parametrize("killed", [True, False])
+def test_a_study_does_not_go_on_with_pictures_that_have_changed(
+    half: str, change: Callable[[Path], None], killed: bool, tmp_path: Path
+) -> None:
     fill(tmp_path / "pets" / "train")
-    fill(tmp_path / "pets" / "test", n=2)
+    fill(tmp_path / "pets" / "test")
     again = partial(compare, f"folder:{tmp_path / 'pets'}", tmp_path / "out", "--initial", "4", "--budget", "2")
     assert again().exit_code == 0
     records = tmp_path / "out" / "results.jsonl"
-    *done, _ = records.read_bytes().splitlines(keepends=True)
-    records.write_bytes(b"".join(done))  # as if it had been killed
-    picture = tmp_path / "pets" / half / "dog" / "1.png"
-    before = picture.read_bytes()
-    Image.fromarray(np.full((8, 8), 7, np.uint8)).save(picture)
+    if killed:
+        *done, _ = records.read_bytes().splitlines(keepends=True)
+        records.write_bytes(b"".join(done))
+    before = records.read_bytes()
+    shutil.copytree(tmp_path / "pets", tmp_path / "kept")
+    change(tmp_path / "pets" / half)
     assert "have changed since" in refused(again())
-    assert records.read_bytes() == b"".join(done)
-    picture.write_bytes(before)
+    assert records.read_bytes() == before
+    shutil.rmtree(tmp_path / "pets")
+    (tmp_path / "kept").rename(tmp_path / "pets")
     assert again().exit_code == 0
     assert len(records.read_bytes().splitlines()) == 4
+
+
+@pytest.mark.parametrize("where", ["train/run", "train/cat/run", "test/cat/run"])
+def test_a_study_is_not_written_among_its_pictures(where: str, tmp_path: Path) -> None:
+    fill(tmp_path / "pets" / "train")
+    fill(tmp_path / "pets" / "test", n=2)
+    line = refused(compare(f"folder:{tmp_path / 'pets'}", tmp_path / "pets" / where, "--initial", "4", "--budget", "2"))
+    assert "whose folders are classes" in line
+    assert not (tmp_path / "pets" / where).exists()
+
+
+def test_a_full_disk_is_named_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(engine, "append", full)
+    line = refused(compare("digits", tmp_path / "o"))
+    assert f"{tmp_path / 'o'} cannot be written: No space left on device. Make room there" in line
+
+
+def test_told_to_end_it_ends_tidily(tmp_path: Path) -> None:
+    more = (
+        "--learners",
+        "random",
+        "--rounds",
+        "0",
+        "--workers",
+        "1",
+        "--set",
+        "*.steps=100000",
+        "--out",
+        tmp_path / "o",
+    )
+    asked = [sys.executable, "-m", "zoo", "compare", "digits", *map(str, more)]
+    with subprocess.Popen(asked, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        while not (tmp_path / "o" / "study.toml").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.terminate()
+        said = process.communicate(timeout=60)[1]
+    assert (process.returncode, said) == (143, "")
 
 
 def test_pictures_that_cannot_be_read_are_named_and_counted_and_the_rest_goes_on(

@@ -287,6 +287,49 @@ def test_a_card_that_lacks_anything_it_needs_cannot_be_read(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "changed",
+    [
+        {"name": [1]},
+        {"settings": [1]},
+        {"settings": {"nonsense": 1}},
+        {"classes": "ten"},
+        {"classes": 10**12},
+        {"shape": "abc"},
+        {"plan": []},
+        {"freeze": 3},
+    ],
+    ids=str,
+)
+def test_a_card_of_nonsense_is_refused_with_the_name_of_its_file(tmp_path, changed):
+    card, tensors = checkpoints.read(fitted().save(tmp_path / "a.safetensors"))
+    save_file(tensors, tmp_path / "b.safetensors", metadata={"alzoo": json.dumps({**card, **changed})})
+    with pytest.raises(ValueError, match=r"b\.safetensors"):
+        zoo.load(tmp_path / "b.safetensors")
+
+
+def test_a_card_without_bottom_is_refused(tmp_path):
+    _, tensors = checkpoints.read(fitted().save(tmp_path / "a.safetensors"))
+    save_file(tensors, tmp_path / "b.safetensors", metadata={"alzoo": 100_000 * "["})
+    with pytest.raises(ValueError, match="cannot be read"):
+        checkpoints.read(tmp_path / "b.safetensors")
+
+
+@pytest.mark.parametrize(
+    "other", [{"a": 1}, torch.zeros(3), b"rubbish", b""], ids=["dict", "tensor", "rubbish", "empty"]
+)
+def test_a_file_that_is_no_snapshot_is_refused_and_left_alone(tmp_path, other):
+    path = tmp_path / "x.pt"
+    if isinstance(other, bytes):
+        path.write_bytes(other)
+    else:
+        torch.save(other, path)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"x\.pt is no (whole )?snapshot"):
+        zoo.create("plain", **QUICK).fit(pool(), snapshot=path)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
     ("change", "word"),
     [
         (lambda t: t.pop("head.linear.bias"), "head.linear.bias"),

@@ -169,5 +169,5 @@ def test_settings_names_a_folder_that_is_no_run(tmp_path):
     (tmp_path / "study.toml").write_text("data = ")
     with pytest.raises(ValueError, match="is not TOML"):
         measures.settings(tmp_path)
-    with pytest.raises(ValueError, match="rounds = 'x' in study.toml must be a whole number"):
+    with pytest.raises(ValueError, match=r"rounds = 'x' in study.toml must be a whole number"):
         measures.asked_for({"learners": ["random"], "rounds": "x"})

@@ -38,7 +38,8 @@ class Asked(Protocol):
 class Pool:
     """Images, and the labels known so far. Never changed, only replaced; its index never moves.
 
-    images: uint8 (n c h w), 0..255, on any device, in any memory order, possibly mapped from a file.
+    images: uint8 (n c h w), 0..255, on any device, in any memory order, possibly mapped from a file. Nobody is to
+        write to them any more, nor to an array that they share.
     labels: int64 (n + m,) on the CPU, UNKNOWN (-1) until revealed; the last m belong to `made`.
     classes: how many labels there are.
     names: what the labels are called, one per class.
@@ -275,11 +276,14 @@ def nobody(indices: Tensor) -> Tensor:
 
 
 def digest(images: Tensor) -> bytes:
-    """A name for the pixels of uint8 images (n c h w), whatever their order in memory. Made once for a tensor."""
+    """A name for uint8 images (n c h w), whatever their order in memory. Made once for a tensor.
+
+    It is made again where torch has written to them since; what numpy writes into an array it shares, torch cannot see.
+    """
     version = 0 if images.is_inference() else images._version  # how often they were written to
     known = DIGESTS.get(images)
     if known is None or known[0] != version:
-        name = blake2b(digest_size=16)
+        name = blake2b(repr(tuple(images.shape)).encode(), digest_size=16)
         for i in torch.arange(len(images)).split(4096):
             name.update(at(images, i).permute(0, 2, 3, 1).cpu().numpy().tobytes())
         known = DIGESTS[images] = version, name.digest()

@@ -406,7 +406,10 @@ def _load(fabric: Fabric, snapshots: Snapshots) -> dict[str, Any] | None:
     try:
         saved = fabric.load(snapshots.path, weights_only=True)
     except Exception as error:  # rubbish may raise anything
-        raise ValueError(f"{snapshots.path} is no whole snapshot ({error}). Remove it, or use another path") from error
+        why = f"{snapshots.path} is no whole snapshot ({error!r}). Remove it, or use another path"
+        raise ValueError(why) from error
+    if not isinstance(saved, dict) or "owner" not in saved:
+        raise ValueError(f"{snapshots.path} is no snapshot of a fit. Use another path")
     if saved["owner"] != snapshots.owner:
         raise ValueError(
             f"{snapshots.path} is the snapshot of another fit (settings, seed or pool). Remove it, or use another path"

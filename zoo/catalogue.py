@@ -208,7 +208,7 @@ def load(
     entry, query: those of one's own that the file names and the zoo does not know.
     Its `fit` starts anew, like any; `load(path).warm()` goes on from what it has learned.
     Raises FileNotFoundError; UnknownName for a name that is not the zoo's; ValueError for a file that is torn, not
-    alzoo's or of a newer format.
+    alzoo's, of a newer format, or of networks that there are not.
     """
     card, values = checkpoints.read(path)
     readable(card, path)
@@ -218,27 +218,19 @@ def load(
         find(name, asking)
     except UnknownName as error:
         raise UnknownName(f"{error} If it is your own, load(path, entry=...) or load(path, query=...).") from None
-    learner = create(
-        name,
-        query=asking,
-        plan=card["plan"],
-        query_settings=card["query_settings"],
-        seed=card["seed"],
-        device=device,
-        precision=card["precision"],
-        freeze=tuple(card["freeze"]),
-        lr_scale=card.get("lr_scale"),  # not in the first files of this format, nor is the next
-        compiled=card.get("compiled", False),
-        training=card["training"],
-        augment=card["augment"],
-        **card["settings"],
-    )
-    return learner.filled(card, values)
+    own = {key: card[key] for key in ("plan", "query_settings", "seed", "precision", "training", "augment")}
+    later = {"lr_scale": card.get("lr_scale"), "compiled": card.get("compiled", False)}  # not in the first files
+    freeze = tuple(card["freeze"])
+    try:
+        learner = create(name, query=asking, device=device, freeze=freeze, **own, **later, **card["settings"])
+        return learner.filled(card, values)
+    except (TypeError, RuntimeError) as error:  # of settings there are not, or networks there is no room for
+        raise ValueError(f"{path} cannot be loaded: {error}") from error
 
 
 def readable(card: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
     """Raises ValueError for a file of a later format."""
-    if not isinstance(card["format"], int) or card["format"] > FORMAT:
+    if card["format"] > FORMAT:
         raise ValueError(f"{path} is of format {card['format']}, newer than this alzoo reads ({FORMAT}). Upgrade alzoo")
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
+import signal
 import sys
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
@@ -227,14 +229,14 @@ def carry_out(study: Study, out: Path | None, engine: str, workers: int | None, 
             raise OSError(f"{out} cannot be made: {error.strerror}. Give another folder with --out") from error
     from trainers.run import Diverged
 
-    with refusals(Diverged, OSError, ValueError):
+    with refusals(Diverged, OSError, ValueError), room(out):
         console = Console(stderr=True)
         left = engines.execute(study, out, engine=engine, workers=workers, gpus=gpus, console=console)
     if left:
         theirs = ", ".join(f"{name} seed {seed}" for name, seed in left)
         say(f"others are at {theirs}; the last one writes the report into {out}")
         return
-    with refusals(OSError), writing(out):
+    with refusals(OSError), room(out), writing(out):
         report.write(out)
     records = measures.read(out / "results.jsonl")
     Console().print(report.table(records, study.learners, study.rounds, study.seeds))
@@ -452,6 +454,7 @@ def weights_path(name: str) -> None:
 
 def main() -> None:
     """The console command."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends as it would by itself, tidily
     try:
         app(prog_name="alzoo", standalone_mode=False)
     except click.ClickException as error:
@@ -504,6 +507,19 @@ def refusals(*kinds: type[Exception]) -> Iterator[None]:
         yield
     except kinds as error:
         refuse(str(error) or type(error).__name__)
+
+
+@contextmanager
+def room(out: Path) -> Iterator[None]:
+    """A full disk is named, with what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise OSError(
+            f"{out} cannot be written: {error.strerror}. Make room there; the same command goes on"
+        ) from error
 
 
 def wrong_requests() -> tuple[type[Exception], ...]:

@@ -34,8 +34,8 @@ from zoo.studies import cluster, fits, measures
 from zoo.studies.cell import Emit, run_cell
 from zoo.studies.files import put
 from zoo.studies.locks import held
-from zoo.studies.records import Cell, append, records, unfinished, writing
-from zoo.studies.study import Line, Study, cells, prepare
+from zoo.studies.records import Cell, append, images_of, records, unfinished, writing
+from zoo.studies.study import Line, Study, cells, hushed, prepare
 
 if TYPE_CHECKING:
     from multiprocessing.queues import Queue
@@ -74,6 +74,9 @@ def execute(
     """
     check(study, engine, workers, gpus)
     with claimed(study, out, alone=engine != "shared") as ours, _watching(ours, out, console) as watch:
+        if seeds := [seed for (_, seed), lines in records(out).items() if lines]:
+            with hushed():
+                images_of(out, min(seeds), *ours.pool(min(seeds)))  # else what is done would be shown for other images
         left = unfinished(ours, out)
         while left:
             several = min(workers or usual(ours, engine), len(left))
@@ -147,12 +150,13 @@ def claimed(study: Study, out: Path, alone: bool = True) -> Iterator[Study]:
 def claim(study: Study, out: Path) -> Study:
     """The study as it stands in the folder. Raises FileExistsError for a folder that holds anything else."""
     written = out / "study.toml"
-    if study.test_share is not None and study.data.startswith("folder:"):
-        images = Path(study.data.removeprefix("folder:")).expanduser().resolve()
-        if out.resolve().is_relative_to(images):
-            raise FileExistsError(
-                f"{out} lies in {images}, whose folders are classes. Give a folder elsewhere with --out"
-            )
+    if study.data.startswith("folder:"):
+        folder = Path(study.data.removeprefix("folder:")).expanduser()
+        for images in [folder] if study.test_share is not None else [folder / "train", folder / "test"]:
+            if out.resolve().is_relative_to(images.resolve()):
+                raise FileExistsError(
+                    f"{out} lies in {images}, whose folders are classes. Give a folder elsewhere with --out"
+                )
     if out.exists() and not out.is_dir():
         raise FileExistsError(f"{out} is a file. Give a folder with --out")
     if not written.exists():

@@ -9,6 +9,8 @@ from contextlib import AbstractContextManager
 from hashlib import blake2b
 from pathlib import Path
 
+import torch
+
 from trainers.pool import Pool, digest
 from zoo.datasets import Test
 from zoo.studies.locks import held
@@ -62,12 +64,14 @@ def unfinished(study: Study, out: Path) -> list[Cell]:
 
 
 def images_of(out: Path, seed: int, pool: Pool, test: Test) -> str:
-    """A name for the images of a seed, and for what the held-out ones show.
+    """A name for the images of a seed and for what they show.
 
     Raises FileExistsError where its records are of others: the folder they lie in has changed since.
     """
-    name = blake2b(pool.digest + digest(test.images), digest_size=8)
-    name.update(test.targets.numpy().tobytes())
+    told = pool.oracle(torch.arange(len(pool)))
+    name = blake2b(repr(pool.names).encode(), digest_size=8)
+    for part in (pool.digest, digest(test.images), *(each.numpy().tobytes() for each in (told, test.targets))):
+        name.update(part)
     images = name.hexdigest()
     for (learner, of), lines in records(out).items():
         if of == seed and any(line.get("images", images) != images for line in lines):
