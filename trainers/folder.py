@@ -153,7 +153,7 @@ def list_images(folder: Path) -> list[File]:
             others.append(name)
     if others:
         logger.warning(
-            "%d files in %s are not taken for images: %s. The names of images end in %s",
+            "%d of the files in %s are not taken for images: %s. The names of images end in %s",
             len(others),
             folder,
             _first(sorted(others)),
@@ -420,7 +420,7 @@ def _image(folder: Path, file: File, size: tuple[int, int] | None, memory: int |
 
 def _fits(image: Image.Image, path: str, memory: int) -> None:
     """Raises TooLarge where an image, and what is made of it, do not fit beside what this process holds."""
-    need = 2 * image.width * image.height * (1 if image.mode == "L" else 4)
+    need = image.width * image.height * (3 if image.mode == "L" else 10)  # bytes at the worst: turned and converted
     if (now := bounds.held()) + need > memory:
         raise TooLarge(
             f"{path} has {image.height}x{image.width} pixels (height x width): decoding it takes {bounds.said(need)}, "
@@ -441,7 +441,7 @@ def _plain(image: Image.Image) -> Image.Image:
     if image.mode == "I" and image.format not in ("PNG", "PPM") and getattr(image, "tag_v2", {}).get(258) != (16,):
         raise ValueError("its pixels have 32 bits, whose range nobody knows; save it with 8 or 16 bits")
     if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.int64)
+        values = np.asarray(image).astype(np.int32)
         if values.min() < 0 or values.max() > 65535:
             raise ValueError(f"its values reach {values.min()}..{values.max()}; save it with 8 or 16 bits")
         return Image.fromarray(((values + 128) // 257).astype(np.uint8))

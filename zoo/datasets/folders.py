@@ -48,14 +48,6 @@ def of_folder(where: str, size: Size, test_share: float | None, split: int, limi
             )
         train = folder.decode(path / "train", size, memory=limit)
         test = folder.decode(path / "test", size, memory=limit)
-        if untested := [name for name, n in zip(names, _counts(test, names), strict=True) if not n]:
-            logger.warning(
-                "%d of %d classes have no readable image in %s, and accuracy does not see them: %s",
-                len(untested),
-                len(names),
-                path / "test",
-                ", ".join(untested),
-            )
     else:
         names = _classes(path)
         if test_share is None:
@@ -75,6 +67,14 @@ def of_folder(where: str, size: Size, test_share: float | None, split: int, limi
             )
     if 0 in (counts := _counts(train, names)):
         raise ValueError(f"class {names[counts.index(0)]!r} of {path} has no readable image; add some or drop it")
+    if untested := [name for name, n in zip(names, _counts(test, names), strict=True) if not n]:
+        logger.warning(
+            "%d of %d classes have no readable image in the test of %s, and accuracy does not see them: %s",
+            len(untested),
+            len(names),
+            path,
+            ", ".join(untested),
+        )
     if train.images.shape[2:] != test.images.shape[2:]:
         (h, w), (hh, ww) = train.images.shape[2:], test.images.shape[2:]
         raise ValueError(
