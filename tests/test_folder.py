@@ -83,8 +83,10 @@ def test_hidden_and_other_files_are_skipped(photos: Path, caplog: pytest.LogCapt
     assert not caplog.records
 
 
-@pytest.mark.parametrize("suffix", folder.SUFFIXES)
+@pytest.mark.parametrize("suffix", sorted({".jfif", ".jpe", ".jp2", ".avif", ".tga", ".pnm", ".pbm", *folder.SUFFIXES}))
 def test_every_suffix_is_an_image_that_pillow_opens(tmp_path: Path, suffix: str) -> None:
+    if suffix not in Image.registered_extensions():
+        pytest.skip(f"this Pillow knows no {suffix}")
     save(
         tmp_path / "one" / f"a{suffix}", np.full((16, 16), 255, np.uint8).astype(bool if suffix == ".pbm" else np.uint8)
     )
