@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 import struct
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -215,6 +218,7 @@ def test_folders_that_are_refused(tmp_path: Path) -> None:
     plain = fill(tmp_path / "plain", {"a": 3, "b": 3})
     refused(plain, r"--test-share 0\.2")
     refused(plain, "not between 0 and 1", share=1.0)
+    refused(plain, "test_share='0.2' is not between 0 and 1", share="0.2")  # type: ignore[arg-type]
     refused(fill(tmp_path / "lone", {"a": 3, "b": 1}), "class 'b' has 1 images", share=0.2)
     fill(tmp_path / "half" / "train", {"a": 3, "b": 3})
     refused(tmp_path / "half", "has train but no test")
@@ -226,9 +230,54 @@ def test_folders_that_are_refused(tmp_path: Path) -> None:
     refused(tmp_path / "hollow", "class 'b' of .* has no readable image")
     fill(tmp_path / "sizes" / "train", {"a": 1, "b": 1})
     fill(tmp_path / "sizes" / "test", {"a": 1, "b": 1}, size=5)
-    refused(tmp_path / "sizes", "4x4, those of test 5x5.*--size")
+    refused(tmp_path / "sizes", "4x4, those of test 5x5.*--size 32")
     Image.new("L", (4, 4)).save(plain / "loose.png")
     refused(plain, r"loose\.png lies in .*, in no class", share=0.5)
+    nowhere = fill(tmp_path / "nowhere", {"a": 3, "b": 3})
+    (nowhere / "x.jpg").symlink_to(tmp_path / "gone.jpg")
+    refused(nowhere, r"x\.jpg lies in .*, in no class; .*or away", share=0.5)
+    refused(fill(tmp_path / "bytes", {"a": 3, "b\udcff": 3}), r"b\\xff' is not UTF-8; rename it", share=0.5)
+
+
+def test_train_and_test_may_be_classes_where_a_share_is_the_test(tmp_path: Path) -> None:
+    path = fill(tmp_path / "vehicles", {"car": 4, "train": 4})
+    assert datasets.data(f"folder:{path}", initial=0, seed=0, test_share=0.5)[0].names == ("car", "train")
+    fill(path, {"test": 4})
+    assert datasets.data(f"folder:{path}", initial=0, seed=0, test_share=0.5)[0].names == ("car", "test", "train")
+    with pytest.raises(
+        ValueError, match=r"train holds images and no class folders; .*if train is a class.*test_share=0\.2"
+    ):
+        datasets.data(f"folder:{path}", initial=0, seed=0)
+    fill(path / "train", {"steam": 4, "freight": 4})
+    with pytest.raises(ValueError, match="rename it, if train is a class"):
+        datasets.data(f"folder:{path}", initial=0, seed=0, test_share=0.5)
+
+
+def test_a_pool_and_a_test_of_two_sizes_need_a_size(tmp_path: Path) -> None:
+    path = fill(tmp_path / "set", {"a": 2, "b": 2})
+    _, test = datasets.data(f"folder:{path}", initial=0, seed=0, test_share=0.5)
+    for k, value in enumerate(test.images[:, 0, 0, 0].tolist()):
+        Image.new("RGB", (6, 6)).save(path / "ab"[k] / f"{value - 20 * k:02}.png")
+    with pytest.raises(ValueError, match=r"4x4, those of test 6x6.*--size"):
+        datasets.data(f"folder:{path}", initial=0, seed=0, test_share=0.5)
+
+
+def test_a_class_that_accuracy_does_not_see_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    fill(tmp_path / "set" / "train", {"a": 2, "b": 2, "c": 2})
+    fill(tmp_path / "set" / "test", {"a": 2, "b": 2})
+    with caplog.at_level(logging.WARNING, "alzoo"):
+        datasets.data(f"folder:{tmp_path / 'set'}", initial=0, seed=0)
+    (said,) = caplog.messages
+    assert "accuracy does not see them: c" in said
+
+
+def test_classes_whose_names_are_numbers_go_by_their_names_only(tmp_path: Path) -> None:
+    path = fill(tmp_path / "set", {"1": 4, "2": 4, "3": 4, "10": 4})
+    chosen = partial(datasets.data, f"folder:{path}", initial=0, seed=0, test_share=0.5)
+    assert chosen(classes=["3", "1"])[0].names == ("3", "1")
+    for settings in ({"classes": ["0", "2"]}, {"leave_out": ["0"]}):
+        with pytest.raises(UnknownName, match=r"no class is called '0'\..*There are: 1, 10, 2, 3"):
+            chosen(**settings)
 
 
 def test_unreadable_images_keep_labels_and_images_together(halves: Path) -> None:
@@ -334,7 +383,9 @@ def test_a_subset_is_part_of_the_pool_the_same_for_all_seeds_and_the_test_is_who
     assert not torch.equal(pool.images, datasets.data("digits", initial=40, seed=0, subset=300, split=1)[0].images)
 
 
-@pytest.mark.parametrize("wrong", [{"subset": 0}, {"subset": 1439}, {"validation": 0.0}, {"validation": 1.0}])
-def test_a_part_of_the_pool_that_is_none_is_refused(wrong: dict[str, float]) -> None:
+@pytest.mark.parametrize(
+    "wrong", [{"subset": 0}, {"subset": 1439}, {"validation": 0.0}, {"validation": 1.0}, {"validation": "0.2"}]
+)
+def test_a_part_of_the_pool_that_is_none_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        datasets.data("digits", initial=40, seed=0, **wrong)  # type: ignore[arg-type]
+        datasets.data("digits", initial=40, seed=0, **wrong)

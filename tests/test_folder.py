@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,11 +74,35 @@ def test_the_folder_is_only_read(photos: Path) -> None:
     assert state(photos) == before
 
 
-def test_hidden_and_other_files_are_skipped(photos: Path) -> None:
+def test_hidden_and_other_files_are_skipped(photos: Path, caplog: pytest.LogCaptureFixture) -> None:
     save(photos / ".hidden.png", np.zeros((1, 1, 3), np.uint8))
     save(photos / ".thumbs" / "e.png", np.zeros((1, 1, 3), np.uint8))
     (photos / "notes.txt").write_text("notes")
-    assert len(folder.decode(photos, None).paths) == 4
+    with caplog.at_level(logging.WARNING, "alzoo"):
+        assert len(folder.decode(photos, None).paths) == 4
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("suffix", sorted({".jfif", ".jpe", ".jp2", ".avif", ".tga", ".pnm", ".pbm", *folder.SUFFIXES}))
+def test_every_suffix_is_an_image_that_pillow_opens(tmp_path: Path, suffix: str) -> None:
+    if suffix not in Image.registered_extensions():
+        pytest.skip(f"this Pillow knows no {suffix}")
+    save(
+        tmp_path / "one" / f"a{suffix}", np.full((16, 16), 255, np.uint8).astype(bool if suffix == ".pbm" else np.uint8)
+    )
+    assert folder.decode(tmp_path / "one", None).images.float().mean() > 250
+
+
+def test_files_that_may_be_images_by_another_name_are_named_once(
+    photos: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("deep/raw.CR2", "phone.heic", "scan"):
+        (photos / name).touch()
+    with caplog.at_level(logging.WARNING, "alzoo"):
+        folder.decode(photos, None)
+    (said,) = caplog.messages
+    assert "3 of the files" in said
+    assert "deep/raw.CR2; phone.heic; scan" in said
 
 
 @pytest.mark.parametrize("grey", ["L", "1", "LA", "I;16"])
@@ -109,6 +135,28 @@ def test_sixteen_bits_are_scaled(tmp_path: Path, name: str) -> None:
     save(tmp_path / "deep" / name, values)
     images = folder.decode(tmp_path / "deep", None).images
     assert images[0, 0].tolist() == [[0, 1, 100], [200, 255, 1]]
+
+
+@pytest.mark.parametrize(("brightest", "said"), [(4095, 1), (8192, 0)])
+def test_twelve_bits_saved_as_sixteen_are_said_to_be_dark(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, brightest: int, said: int
+) -> None:
+    save(tmp_path / "deep" / "a.png", np.full((4, 4), 100, np.uint16))
+    save(tmp_path / "deep" / "b.png", np.full((4, 4), brightest, np.uint16))
+    save(tmp_path / "deep" / "c.png", np.full((4, 4), 255, np.uint8))
+    for _ in range(2):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, "alzoo"):
+            folder.decode(tmp_path / "deep", None)
+        assert sum("2 images of 16 bits" in line and "4095 of 65535" in line for line in caplog.messages) == said
+
+
+def test_thirty_two_bits_cannot_be_read(tmp_path: Path) -> None:
+    save(tmp_path / "deep" / "a.tif", np.full((4, 4), 200, np.int32))
+    save(tmp_path / "deep" / "b.tif", np.full((4, 4), 200, np.uint8))
+    assert folder.decode(tmp_path / "deep", None).left_out == (
+        "a.tif: its pixels have 32 bits, whose range nobody knows; save it with 8 or 16 bits",
+    )
 
 
 def test_palettes_and_transparency(tmp_path: Path) -> None:
@@ -149,7 +197,7 @@ def test_other_sizes_are_covered_and_cut(tmp_path: Path) -> None:
 def test_different_sizes_need_a_size(tmp_path: Path) -> None:
     save(tmp_path / "sizes" / "a.png", np.zeros((8, 16, 3), np.uint8))
     save(tmp_path / "sizes" / "b.png", np.zeros((4, 6, 3), np.uint8))
-    with pytest.raises(ValueError, match=r"a\.png is 8x16 and b\.png is 4x6.*--size"):
+    with pytest.raises(ValueError, match=r"a\.png is 8x16 and b\.png is 4x6.*--size 32"):
         folder.decode(tmp_path / "sizes", None)
 
 
@@ -198,6 +246,63 @@ def test_trouble_with_the_disk_is_not_remembered(photos: Path, monkeypatch: pyte
     assert folder.decode(photos, None).left_out == ()
 
 
+def test_an_image_too_large_for_pillow_is_left_out_with_the_remedy(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(photos / "scan.png", np.zeros((12, 16, 3), np.uint8))
+    with monkeypatch.context() as patch:
+        patch.setattr(Image, "MAX_IMAGE_PIXELS", 80)
+        (line,) = folder.decode(photos, 4).left_out
+        assert line.startswith("scan.png: ")
+        assert "Scale it down first, or raise PIL.Image.MAX_IMAGE_PIXELS" in line
+    assert folder.decode(photos, 4).left_out == ()
+
+
+def test_what_may_not_be_read_is_named_with_the_remedy(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, scanned = Path.open, os.scandir
+
+    def forbidden(path: str) -> Iterator[os.DirEntry[str]]:
+        if path.endswith("deep"):
+            raise PermissionError(13, "Permission denied", path)
+        return scanned(path)
+
+    def closed(path: Path, *more: Any, **settings: Any) -> Any:
+        if path.suffix == ".csv":
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *more, **settings)
+
+    (photos / "labels.csv").write_text("path,label\na.png,cat\n")
+    monkeypatch.setattr(Path, "open", closed)
+    with pytest.raises(PermissionError, match=r"photos/labels\.csv may not be read.*chmod"):
+        answers.read_labels(photos, "labels.csv", ["a.png"])
+    monkeypatch.setattr(os, "scandir", forbidden)
+    with pytest.raises(PermissionError, match=r"photos/deep may not be read.*chmod"):
+        folder.decode(photos, None)
+
+
+def test_where_memory_is_bounded_images_are_decoded_one_by_one_if_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    for i in range(3):
+        save(tmp_path / "large" / f"{i}.bmp", noise)
+    parts: list[tuple[int, int]] = []
+    in_order = folder._in_order
+
+    def noted(work: Any, blocks: Any, threads: int) -> Any:
+        blocks = list(blocks)
+        parts.append((len(blocks), threads))
+        return in_order(work, blocks, threads)
+
+    monkeypatch.setattr(folder, "_in_order", noted)
+    need = 10 * 64 * 64
+    monkeypatch.setattr(folder.bounds, "held", lambda: 2**30)
+    with pytest.raises(folder.TooLarge, match=r"large/0\.bmp has 64x64 pixels.*Give it more, or scale it down"):
+        folder.decode(tmp_path / "large", 8, memory=2**30 + need - 1)
+    folder.decode(tmp_path / "large", 8, memory=2**30 + need)
+    assert parts == [(3, 1)] * 2
+
+
 def test_no_images(tmp_path: Path, home: Path) -> None:
     (tmp_path / "none").mkdir()
     with pytest.raises(ValueError, match="no images in"):
@@ -213,6 +318,14 @@ def test_no_folder(photos: Path) -> None:
         folder.decode(photos / "gone", None)
     with pytest.raises(NotADirectoryError, match="is a file"):
         folder.decode(photos / "a.png", None)
+    with pytest.raises(FileNotFoundError, match="~nosuchuser/x does not exist"):
+        folder.decode("~nosuchuser/x", None)
+
+
+def test_a_folder_whose_name_is_not_utf8_is_refused(photos: Path) -> None:
+    strange = photos.rename(photos.with_name("ph\udcfftos"))
+    with pytest.raises(ValueError, match=r"ph\\xfftos' is not UTF-8; rename it"):
+        folder.decode(strange, None)
 
 
 def test_the_second_call_decodes_nothing(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,6 +348,21 @@ def test_changes_are_seen(photos: Path, home: Path, change: str) -> None:
     decoded = folder.decode(photos, 3 if change == "size" else 4)
     assert len(decoded.paths) == {"added": 5, "removed": 3}.get(change, 4)
     assert len(entries(home)) == 2
+
+
+@pytest.mark.parametrize("change", ["in place", "swapped"])
+def test_changes_are_seen_where_size_and_time_stay(photos: Path, change: str) -> None:
+    for name in ("a.bmp", "b.bmp"):
+        save(photos / name, np.full((6, 8, 3), ord(name[0]), np.uint8))
+        os.utime(photos / name, ns=(1, 1))
+    before = folder.decode(photos, 4).images.clone()
+    if change == "in place":
+        save(photos / "a.bmp", np.full((6, 8, 3), 7, np.uint8))
+        os.utime(photos / "a.bmp", ns=(1, 1))
+    else:
+        for old, new in (("a.bmp", "c"), ("b.bmp", "a.bmp"), ("c", "b.bmp")):
+            (photos / old).rename(photos / new)
+    assert not torch.equal(folder.decode(photos, 4).images, before)
 
 
 @pytest.mark.parametrize("torn", ["no meta", "half a meta", "short", "long", "no images", "empty", "a file"])
@@ -372,6 +500,14 @@ def test_labels_do_not_depend_on_the_order_of_rows(photos: Path) -> None:
         ("path,label\ngone.png,cat\n", r"'gone\.png' does not exist"),
         ("path,label\nbroken.png,cat\n", r"'broken\.png' is left out"),
         ("path,label\na.png,\xe9\n", "not UTF-8"),
+        ('path,label\na.png,cat\nb.png,"dog\ndeep/d.bmp,cat\n', r"from line 3 on: .*is there a quote"),
+        ('path,label\na.png,"cat\nb.png,dog"\n', "has line breaks"),
+        ("path,label\na.png,\0\n", "control characters"),
+        ("path,label\na.png,cat\nb.png,NaN\n", "line 3: label 'NaN' stands for a missing value; leave it empty"),
+        ("path,label\na.png,1\nb.png,1.0\n", r"line 3: '1\.0' and '1' are one number"),
+        ("path,label\ndeep\\d.bmp,cat\n", r"Did you mean 'deep/d\.bmp'\?"),
+        ("path,label\nA.PNG,cat\n", r"Did you mean 'a\.png'\?"),
+        ("path,label\nphotos/deep/er/c.PNG,cat\n", r"Did you mean 'deep/er/c\.PNG'\?"),
     ],
 )
 def test_labels_that_do_not_fit(photos: Path, text: str, message: str) -> None:
@@ -380,6 +516,64 @@ def test_labels_that_do_not_fit(photos: Path, text: str, message: str) -> None:
     paths = folder.decode(photos, None).paths
     with pytest.raises(ValueError, match=message):
         answers.read_labels(photos, "labels.csv", paths)
+
+
+def test_paths_in_another_unicode_form_are_not_guessed_but_named(photos: Path) -> None:
+    (photos / "a.png").rename(photos / "e\u0301.png")
+    (photos / "labels.csv").write_text("path,label\n\u00e9.png,cat\n", "utf-8")
+    with pytest.raises(ValueError, match="Did you mean 'e\u0301\\.png'"):
+        answers.read_labels(photos, "labels.csv", folder.decode(photos, None).paths)
+
+
+def test_paths_may_have_spaces_around_and_be_absolute(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path / "elsewhere" / "e.png", np.zeros((6, 8, 3), np.uint8))
+    (photos / "linked").symlink_to(tmp_path / "elsewhere")
+    save(photos / " f.png", np.zeros((6, 8, 3), np.uint8))
+    (tmp_path / "link").symlink_to(photos)
+    (tmp_path / "other").symlink_to(photos)
+    absolute = [photos / "b.png", tmp_path / "link" / "linked" / "e.png", tmp_path / "other" / "deep" / "d.bmp"]
+    rows = [" a.png ,cat", *(f"{path},dog" for path in absolute), " f.png,cat"]
+    (tmp_path / "labels.csv").write_text("\n".join(["path,label", *rows]))
+    known = answers.read_labels("link", "labels.csv", folder.decode("link", None).paths)
+    assert list(known) == [" f.png", "a.png", "b.png", "deep/d.bmp", "linked/e.png"]
+
+
+def test_minus_one_is_an_image_that_nobody_can_tell(photos: Path) -> None:
+    (photos / "labels.csv").write_text("path,label\na.png,-1\nb.png,1\ndeep/d.bmp,0\ndeep/er/c.PNG,-1\n")
+    pool = Pool.of_folder(photos, labels="labels.csv")
+    assert (pool.names, pool.labels.tolist()) == (("0", "1"), [-1, 1, 0, -1])
+    named = Pool.of_folder(photos, labels="labels.csv", names=["-1", "0", "1"])
+    assert named.labels.tolist() == [0, 2, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "said"),
+    [
+        (["10", "2", "0", "1"], ("0", "1", "2", "10"), True),
+        (["3", "2", "1", "0"], ("0", "1", "2", "3"), False),
+        (["3.0", "2.0", "1.0", "0.0"], ("0.0", "1.0", "2.0", "3.0"), False),
+        (["10", "2", "x", "1"], ("1", "10", "2", "x"), False),
+    ],
+)
+def test_labels_that_are_numbers_are_sorted_as_numbers(
+    photos: Path, caplog: pytest.LogCaptureFixture, labels: list[str], names: tuple[str, ...], said: bool
+) -> None:
+    rows = zip(folder.decode(photos, None).paths, labels, strict=True)
+    (photos / "labels.csv").write_text("path,label\n" + "".join(f"{path},{label}\n" for path, label in rows))
+    with caplog.at_level(logging.WARNING, "alzoo"):
+        pool = Pool.of_folder(photos, labels="labels.csv")
+        assert Pool.of_folder(photos, labels="labels.csv", names=names[::-1]).names == names[::-1]
+    assert pool.names == names
+    assert [pool.names[k] for k in pool.labels] == labels
+    assert ["names=[...]" in line for line in caplog.messages] == [True] * said
+
+
+def test_names_are_words_without_spaces_around(photos: Path) -> None:
+    (photos / "labels.csv").write_text("path,label\na.png,0\nb.png,1\n")
+    assert Pool.of_folder(photos, labels="labels.csv", names=[1, " 0 "]).names == ("1", "0")  # type: ignore[list-item]
 
 
 def test_a_pool_of_a_folder(photos: Path) -> None:
@@ -419,7 +613,7 @@ def test_labels_of_one_class_and_paths_from_elsewhere_say_what_is_due(photos: Pa
     assert Pool.of_folder(photos, labels=csv, names=["cat", "dog"]).classes == 2
     with pytest.raises(ValueError, match="are not all different"):
         Pool.of_folder(photos, labels=csv, names=["cat", "dog", "cat"])
-    csv.write_text(f"path,label\n{photos / 'a.png'},cat\n")
+    csv.write_text(f"path,label\n{tmp_path / 'x.png'},cat\n")
     with pytest.raises(ValueError, match="paths are relative to that folder"):
         Pool.of_folder(photos, labels=csv)
 

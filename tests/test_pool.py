@@ -125,13 +125,17 @@ def test_targets_between_the_classes_are_refused() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
 def test_float_images_are_refused_with_the_remedy(dtype: torch.dtype) -> None:
-    with pytest.raises(TypeError, match=r"uint8.*\(x \* 255\)\.to\(torch\.uint8\)"):
+    with pytest.raises(TypeError, match=r"uint8.*\(x \* 255\)\.round\(\)\.to\(torch\.uint8\)"):
         Pool.of(pictures().to(dtype), TARGETS, 3)
 
 
-def test_int64_images_are_refused() -> None:
-    with pytest.raises(TypeError, match="uint8"):
-        Pool.of(pictures().long(), TARGETS, 3)
+@pytest.mark.parametrize(
+    ("dtype", "remedy"),
+    [(torch.int64, r"in 0\.\.255: x\.to\(torch\.uint8\)$"), (torch.bool, r"x\.to\(torch\.uint8\) \* 255")],
+)
+def test_other_images_are_refused_with_a_remedy_that_keeps_them(dtype: torch.dtype, remedy: str) -> None:
+    with pytest.raises(TypeError, match=remedy):
+        Pool.of(pictures().to(dtype), TARGETS, 3)
 
 
 def test_hidden_pools_refuse_floats_too() -> None:
@@ -139,10 +143,21 @@ def test_hidden_pools_refuse_floats_too() -> None:
         Pool.hidden(pictures().float(), 3, nobody)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_images_with_channels_last_are_refused_with_the_remedy(channels: int) -> None:
     with pytest.raises(ValueError, match=r"permute\(0, 3, 1, 2\)"):
         Pool.of(torch.zeros(10, 16, 16, channels, dtype=torch.uint8), TARGETS, 3)
+
+
+def test_images_with_alpha_last_are_refused_with_a_remedy_that_drops_it() -> None:
+    with pytest.raises(ValueError, match=r"without alpha x\[\.\.\., :3\]\.permute"):
+        Pool.of(torch.zeros(10, 16, 16, 4, dtype=torch.uint8), TARGETS, 3)
+
+
+@pytest.mark.parametrize("shape", [(10, 0, 8, 8), (10, 3, 0, 8), (10, 8, 8, 0)])
+def test_images_without_pixels_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="have no pixels"):
+        Pool.of(torch.zeros(shape, dtype=torch.uint8), TARGETS, 3)
 
 
 def test_images_without_a_channel_are_refused() -> None:

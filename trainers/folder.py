@@ -28,8 +28,16 @@ from trainers.numbers import whole
 if TYPE_CHECKING:
     from PIL import Image
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".pgm", ".ppm")
-FORMAT = 1  # of what lies in the cache: another number, another key
+SUFFIXES, BESIDE = (  # how the names of images end, and those of what lies beside images and is none
+    tuple(endings.split())
+    for endings in (
+        ".jpg .jpeg .jpe .jfif .jp2 .png .bmp .webp .avif .gif .tif .tiff .tga .pbm .pgm .ppm .pnm",
+        ".csv .tsv .txt .md .rst .json .jsonl .xml .yaml .yml .toml .ini .cfg .log .html .htm .pdf .xlsx .db .zip .gz "
+        ".py .sh .ipynb .xmp .aae .url readme license",
+    )
+)
+USUAL = 32  # pixels of a side, where errors give an example
+FORMAT = 2  # of what lies in the cache: another number, another key
 HEADER = 128  # bytes of an .npy header
 SMALL = 4096  # bytes of a mean file under which threads only wait for one another
 
@@ -47,11 +55,13 @@ class Decoded:
         Writing to it changes memory only, never a file.
     paths: (n,) where each comes from: relative to the folder, with forward slashes, sorted.
     left_out: "path: reason" for each image file that cannot be read.
+    deep: how many images have 16 bits, and the brightest value of them all.
     """
 
     images: Tensor
     paths: tuple[str, ...]
     left_out: tuple[str, ...]
+    deep: tuple[int, int]
 
 
 class File(NamedTuple):
@@ -60,6 +70,7 @@ class File(NamedTuple):
     path: str
     bytes: int
     mtime_ns: int
+    ctime_ns: int  # a file that is put in another's place may have the other's size and mtime
 
 
 def decode(
@@ -75,13 +86,15 @@ def decode(
     size: pixels (height, width), or one number for both: other images are scaled to cover it and cut to its centre
         (PIL's ImageOps.fit, bicubic). None: all images have the size of the first.
     files: only these, absolute or relative to the folder; by default all.
-    memory: the bytes that this process may hold: then pages that have been read are given back, and with them goes
-        whatever has been written to the images.
+    memory: the bytes that this process may hold: then one image is decoded at a time, and pages that have been read
+        are given back, and with them goes whatever has been written to the images.
     Images are turned as their EXIF orientation says; transparency is dropped; of several frames the first counts.
     16-bit grey goes from 0..65535 to 0..255; grey with other ranges (32 bits, floats) cannot be read.
-    What cannot be read is left out, with a warning to the logger "alzoo" on every call.
-    Raises FileNotFoundError, NotADirectoryError for the path; ValueError where no image is left, or where sizes
-    differ and `size` is None; OSError where the cache cannot be written.
+    What cannot be read is left out, with a warning to the logger "alzoo" on every call. There is one, too, where all
+    16-bit images are so dark that they may hold fewer bits.
+    Raises FileNotFoundError, NotADirectoryError for the path, PermissionError for what may not be read; ValueError
+    where no image is left, where sizes differ and `size` is None, or where `memory` has no room to decode an image;
+    OSError where the cache cannot be written.
     """
     folder = checked(path)
     target = None if size is None else height_width(size)
@@ -92,7 +105,7 @@ def decode(
     decoded = _load(place, memory) if _whole(place) else None
     while decoded is None:  # again if another process replaces the entry between making and loading
         with making(place, _whole) as draft:
-            _build(draft, folder, listing, target)
+            _build(draft, folder, listing, target, memory)
         decoded = _load(place, memory)
     if decoded.left_out:
         logger.warning(
@@ -102,22 +115,74 @@ def decode(
             folder,
             _first(decoded.left_out),
         )
+    if decoded.deep[0] and decoded.deep[1] < 2**13:
+        logger.warning(
+            "the %d images of 16 bits in %s reach %d of 65535 at most, and are dark as such: if they hold 12 bits, "
+            "save them again with all values times 16",
+            decoded.deep[0],
+            folder,
+            decoded.deep[1],
+        )
     return decoded
 
 
+@contextmanager
+def permitted() -> Iterator[None]:
+    """Says of what may not be read which it is, and what to do."""
+    try:
+        yield
+    except PermissionError as error:
+        if error.filename is None:
+            raise
+        raise PermissionError(
+            f"{error.filename} may not be read by this user: allow it (chmod u+rX), or take it out of there"
+        ) from error
+
+
+@permitted()
 def list_images(folder: Path) -> list[File]:
-    """The image files below a folder, sorted by path, whatever order the file system has them in."""
-    return sorted(_walk(os.fspath(folder), "", frozenset()))
+    """The image files below a folder, sorted by path, whatever order the file system has them in.
+
+    Other files are named in a warning, unless they are hidden or end in BESIDE.
+    """
+    found, others = list[File](), list[str]()
+    for entry, name in _walk(os.fspath(folder), "", frozenset()):
+        if name.lower().endswith(SUFFIXES):
+            found.append(_file(entry, name))
+        elif not name.lower().endswith(BESIDE):
+            others.append(name)
+    if others:
+        logger.warning(
+            "%d of the files in %s are not taken for images: %s. The names of images end in %s",
+            len(others),
+            folder,
+            _first(sorted(others)),
+            " ".join(SUFFIXES),
+        )
+    return sorted(found)
 
 
+@permitted()
 def checked(path: str | PathLike[str]) -> Path:
-    """The folder at a path, absolute and without links; FileNotFoundError or NotADirectoryError if it is none."""
-    folder = Path(path).expanduser()
+    """The folder at a path, absolute and without links.
+
+    Raises FileNotFoundError or NotADirectoryError if it is none, ValueError for a name that is not UTF-8.
+    """
+    folder = Path(os.path.expanduser(path))  # as it is for a user whom nobody knows
     if not folder.exists():
         raise FileNotFoundError(f"{folder} does not exist; give a folder of images")
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder} is a file; give the folder of the images")
-    return folder.resolve()
+    return in_utf8(folder.resolve())
+
+
+def in_utf8(path: Path) -> Path:
+    """A path whose name can be written into a report; ValueError if not."""
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"the name {os.fsencode(path)!r} is not UTF-8; rename it") from error
+    return path
 
 
 def height_width(size: int | tuple[int, int]) -> tuple[int, int]:
@@ -132,8 +197,8 @@ def height_width(size: int | tuple[int, int]) -> tuple[int, int]:
     return h, w
 
 
-def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[File]:
-    """Image files below, links followed, save for a link to a folder `above` itself."""
+def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[tuple[os.DirEntry[str], str]]:
+    """Files below, and their paths, links followed, save for a link to a folder `above` itself."""
     here = os.stat(folder)
     if (here.st_dev, here.st_ino) in above:
         return
@@ -143,16 +208,16 @@ def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterat
                 continue
             if os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():
                 yield from _walk(entry.path, f"{prefix}{entry.name}/", above | {(here.st_dev, here.st_ino)})
-            elif entry.name.lower().endswith(SUFFIXES):
-                yield _file(entry, prefix + entry.name)
+            else:
+                yield entry, prefix + entry.name
 
 
 def _file(entry: os.DirEntry[str] | Path, name: str) -> File:
     try:
         stat = entry.stat()
     except OSError:
-        return File(name, -1, 0)
-    return File(name, stat.st_size, stat.st_mtime_ns)
+        return File(name, -1, 0, 0)
+    return File(name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
 
 
 def _listed(folder: Path, files: Sequence[Path]) -> list[File]:
@@ -165,8 +230,10 @@ def _listed(folder: Path, files: Sequence[Path]) -> list[File]:
 
 
 def _key(folder: Path, listing: list[File], size: tuple[int, int] | None) -> str:
-    """A name for the cache entry: other files, other times or another size give another name."""
-    whole = repr((FORMAT, os.fspath(folder), size, [tuple(file) for file in listing]))
+    """A name for the cache entry: other files, times or sizes, and another limit of Pillow's, give another name."""
+    from PIL import Image
+
+    whole = repr((FORMAT, Image.MAX_IMAGE_PIXELS, os.fspath(folder), size, [tuple(file) for file in listing]))
     return blake2b(whole.encode("utf-8", "backslashreplace"), digest_size=16).hexdigest()
 
 
@@ -199,19 +266,22 @@ def _load(place: Path, memory: int | None) -> Decoded | None:
             images = bounds.mapped(place / "images.npy", tuple(meta["shape"]), HEADER, memory)
     except FileNotFoundError:
         return None
-    return Decoded(images.permute(0, 3, 1, 2), tuple(meta["paths"]), tuple(meta["left_out"]))
+    n, peak = meta["deep"]
+    return Decoded(images.permute(0, 3, 1, 2), tuple(meta["paths"]), tuple(meta["left_out"]), (n, peak))
 
 
-def _build(draft: Path, folder: Path, listing: list[File], size: tuple[int, int] | None) -> None:
+def _build(draft: Path, folder: Path, listing: list[File], size: tuple[int, int] | None, memory: int | None) -> None:
     """Decodes a listing into images.npy and meta.json. The pixels are appended: a full disk is an error, not a hole."""
-    paths, left_out, trouble, shape = list[str](), list[str](), False, size
+    paths, left_out, peaks, trouble, shape = list[str](), list[str](), list[int](), False, size
     file, colour = _new(draft / "grey.npy"), False
     try:
-        for name, image in _images(folder, listing, size):
-            if isinstance(image, Unreadable):
-                left_out.append(f"{name}: {image.reason}")
-                trouble |= image.trouble
+        for name, found in _images(folder, listing, size, memory):
+            if isinstance(found, Unreadable):
+                left_out.append(f"{name}: {found.reason}")
+                trouble |= found.trouble
                 continue
+            image = found.pixels
+            peaks += found.peak
             shape = shape or image.shape[:2]
             if image.shape[:2] != shape:
                 raise ValueError(_sizes_differ(folder, (paths[0], shape), (name, image.shape[:2])))
@@ -230,7 +300,8 @@ def _build(draft: Path, folder: Path, listing: list[File], size: tuple[int, int]
         file.close()
     if not colour:
         (draft / "grey.npy").rename(draft / "images.npy")
-    meta = {"shape": full, "paths": paths, "left_out": left_out, "trouble": trouble}
+    deep = len(peaks), max(peaks, default=0)
+    meta = {"shape": full, "paths": paths, "left_out": left_out, "trouble": trouble, "deep": deep}
     (draft / "meta.json").write_text(json.dumps(meta), "utf-8")
 
 
@@ -265,17 +336,30 @@ class Unreadable(NamedTuple):
     trouble: bool
 
 
-def _images(
-    folder: Path, listing: list[File], size: tuple[int, int] | None
-) -> Iterator[tuple[str, NDArray[np.uint8] | Unreadable]]:
-    """Each file's image, in order, decoded by threads a few blocks ahead."""
+class Read(NamedTuple):
+    """An image's pixels, uint8 (h w) if it is grey, (h w 3) if not; peak: the brightest value if it has 16 bits."""
 
-    def block_of(files: list[File]) -> list[tuple[str, NDArray[np.uint8] | Unreadable]]:
-        return [(file.path, _image(folder, file, size)) for file in files]
+    pixels: NDArray[np.uint8]
+    peak: list[int]
+
+
+class TooLarge(ValueError):
+    """An image that `memory` has no room to decode."""
+
+
+def _images(
+    folder: Path, listing: list[File], size: tuple[int, int] | None, memory: int | None
+) -> Iterator[tuple[str, Read | Unreadable]]:
+    """Each file's image, in order, decoded by threads a few blocks ahead; one at a time where memory is bounded."""
+
+    def block_of(files: list[File]) -> list[tuple[str, Read | Unreadable]]:
+        return [(file.path, _image(folder, file, size, memory)) for file in files]
 
     small = sum(file.bytes for file in listing) < SMALL * len(listing)
+    threads = 1 if small or memory is not None else os.cpu_count() or 1
+    blocks = _blocks(listing) if memory is None else ([file] for file in listing)
     with _progress(folder, len(listing)) as advance:
-        for block in _in_order(block_of, _blocks(listing), 1 if small else os.cpu_count() or 1):
+        for block in _in_order(block_of, blocks, threads):
             yield from block
             advance(len(block))
 
@@ -308,8 +392,8 @@ def _blocks(listing: list[File]) -> Iterator[list[File]]:
         yield block
 
 
-def _image(folder: Path, file: File, size: tuple[int, int] | None) -> NDArray[np.uint8] | Unreadable:
-    """One file's pixels: uint8 (h w) if it is grey, (h w 3) if not."""
+def _image(folder: Path, file: File, size: tuple[int, int] | None, memory: int | None) -> Read | Unreadable:
+    """One file's pixels."""
     from PIL import Image, ImageOps
 
     if file.bytes < 1:
@@ -317,16 +401,31 @@ def _image(folder: Path, file: File, size: tuple[int, int] | None) -> NDArray[np
     path = os.path.join(folder, file.path)  # a string: tens of thousands of Paths take seconds
     try:
         with Image.open(path) as image:
+            if memory is not None:
+                _fits(image, path, memory)
             ImageOps.exif_transpose(image, in_place=True)
             plain = _plain(image)
             if size is not None and plain.size != (size[1], size[0]):
                 plain = ImageOps.fit(plain, (size[1], size[0]))
-            return np.asarray(plain)
-    except MemoryError:
+            peak = [int(np.asarray(image).max())] if image.mode.startswith("I") else []
+            return Read(np.asarray(plain), peak)
+    except (MemoryError, TooLarge):
         raise
+    except Image.DecompressionBombError as error:
+        return Unreadable(f"{error} Scale it down first, or raise PIL.Image.MAX_IMAGE_PIXELS", False)
     except Exception as error:  # a decoder that is fed rubbish may raise anything
         reason = " ".join(str(error).split()).replace(path, file.path)
         return Unreadable(reason or type(error).__name__, isinstance(error, OSError) and error.errno is not None)
+
+
+def _fits(image: Image.Image, path: str, memory: int) -> None:
+    """Raises TooLarge where an image, and what is made of it, do not fit beside what this process holds."""
+    need = image.width * image.height * (3 if image.mode == "L" else 10)  # bytes at the worst: turned and converted
+    if (now := bounds.held()) + need > memory:
+        raise TooLarge(
+            f"{path} has {image.height}x{image.width} pixels (height x width): decoding it takes {bounds.said(need)}, "
+            f"and this process holds {bounds.said(now)} of memory={bounds.said(memory)}. Give it more, or scale it down"
+        )
 
 
 def _plain(image: Image.Image) -> Image.Image:
@@ -339,8 +438,10 @@ def _plain(image: Image.Image) -> Image.Image:
         return image.convert("L")
     if image.mode == "F":
         raise ValueError("its pixels are floats, whose range nobody knows; save it with 8 or 16 bits")
+    if image.mode == "I" and image.format not in ("PNG", "PPM") and getattr(image, "tag_v2", {}).get(258) != (16,):
+        raise ValueError("its pixels have 32 bits, whose range nobody knows; save it with 8 or 16 bits")
     if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.int64)
+        values = np.asarray(image).astype(np.int32)
         if values.min() < 0 or values.max() > 65535:
             raise ValueError(f"its values reach {values.min()}..{values.max()}; save it with 8 or 16 bits")
         return Image.fromarray(((values + 128) // 257).astype(np.uint8))
@@ -367,7 +468,7 @@ def _sizes_differ(folder: Path, one: tuple[str, tuple[int, ...]], other: tuple[s
     (a, (h, w)), (b, (hh, ww)) = one, other
     return (
         f"the images in {folder} have different sizes: {a} is {h}x{w} and {b} is {hh}x{ww} (height x width). "
-        f"Give one for all, size={min(h, w)} or (height, width); on the command line --size {min(h, w)}"
+        f"Give one for all, size={USUAL} or (height, width), for example; on the command line --size {USUAL}"
     )
 
 

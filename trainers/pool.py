@@ -88,7 +88,7 @@ class Pool:
         _check_images(images)
         if (classes := whole("classes", classes)) < 0 or classes == 1:
             raise ValueError(f"classes={classes!r} must be 2 or more (0 while nobody knows them)")
-        names = tuple(map(str, range(classes))) if names is None else tuple(names)
+        names = tuple(map(str, range(classes))) if names is None else tuple(str(name).strip() for name in names)
         if len(names) != classes:
             raise ValueError(f"{len(names)} names for {classes} classes; give one per class")
         if len({*names}) != classes:
@@ -117,8 +117,9 @@ class Pool:
         path: every image file below it, in the order of their sorted relative paths.
         size: pixels (height, width) or one number for both; None where all images have one size already.
         labels: a CSV file with the header `path,label`, inside the folder or anywhere: what is known at the
-            start (round 0). Paths are relative to the folder; images that are not listed are unlabeled.
-        names: the classes, in order; by default the sorted distinct labels of the CSV file.
+            start (round 0). Paths are relative to the folder; images that are not listed, or whose label is -1,
+            are unlabeled.
+        names: the classes, in order; by default the sorted distinct labels of the CSV file, numbers by their size.
         memory: what this process may hold, as 2GiB; see `zoo.data`.
         Raises FileNotFoundError for missing files, ValueError for a folder without images, images of different
         sizes where `size` is None, and labels that fit no image or no class.
@@ -127,8 +128,10 @@ class Pool:
 
         limit = bounds.bound(memory)
         decoded = folder.decode(path, size, memory=limit)
-        known = {} if labels is None else answers.read_labels(path, labels, decoded.paths)
-        names = sorted(set(known.values())) if names is None else list(names)
+        names = None if names is None else [str(name).strip() for name in names]
+        known = {} if labels is None else answers.read_labels(path, labels, decoded.paths, names or ())
+        if names is None:
+            names = answers.ordered(known.values())
         if len(names) == 1:
             raise ValueError(f"{names[0]!r} is the only class so far; say which there are: names=[...]")
         if strange := sorted(set(known.values()) - set(names)):
@@ -340,10 +343,16 @@ def _check_images(images: Tensor) -> None:
     if not isinstance(images, Tensor):
         raise TypeError(f"images are a tensor, not {type(images).__name__}; for an array, torch.from_numpy(images)")
     if images.dtype != torch.uint8:
-        raise TypeError(
-            f"images are uint8 in 0..255, not {images.dtype}; for floats in [0, 1]: (x * 255).to(torch.uint8)"
-        )
+        remedy = "if they are in 0..255: x.to(torch.uint8)"
+        if images.dtype == torch.bool:
+            remedy = "x.to(torch.uint8) * 255"
+        elif images.is_floating_point():
+            remedy = "for floats in [0, 1]: (x * 255).round().to(torch.uint8)"
+        raise TypeError(f"images are uint8 in 0..255, not {images.dtype}; {remedy}")
     if images.ndim != 4:
         raise ValueError(f"images are (n c h w), not {tuple(images.shape)}")
-    if images.shape[3] in (1, 3) and images.shape[1] > 4:
-        raise ValueError(f"images of shape {tuple(images.shape)} look like (n h w c); permute(0, 3, 1, 2) them")
+    if 0 in images.shape[1:]:
+        raise ValueError(f"images of shape {tuple(images.shape)} (n c h w) have no pixels; give each axis its length")
+    if (c := images.shape[3]) <= 4 < images.shape[1]:
+        alpha = f", without alpha x[..., :{c - 1}].permute(0, 3, 1, 2)" * (c in (2, 4))
+        raise ValueError(f"images of shape {tuple(images.shape)} look like (n h w c); x.permute(0, 3, 1, 2){alpha}")

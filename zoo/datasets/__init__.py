@@ -14,7 +14,7 @@ from trainers.cache import cache_dir
 from trainers.numbers import whole
 from trainers.pool import Pool
 from trainers.seeds import generator
-from zoo.datasets.choices import initial_set, left_out, parted, thinned, uneven
+from zoo.datasets.choices import initial_set, left_out, parted, share, thinned, uneven
 from zoo.datasets.folders import of_folder
 from zoo.datasets.labeled import Size, Test, kept, only, resized, some
 from zoo.datasets.sources import BY_NAME, SIDE, SOURCES, SUPERCLASSES, UNEVEN, Source
@@ -61,6 +61,7 @@ def data(
         stay depends on the seed; they are loaded, not mapped. `cifar10_alternating` and the like say it by their name.
     leave_out: classes of which the initial set has none: how many, drawn by the seed, or which, by name or number.
     classes: only images of these, by name or number, in the pool and in the test; they are numbered in this order.
+        Where the names are numbers themselves, they are meant.
     memory: what this process may hold at most, as "2GiB" or in bytes; by default $ALZOO_MEMORY, or no bound. It changes
         no number: images and features then lie on files whose pages are given back, and learners refuse what they could
         not hold, before they begin. Linux only, and for learners on the CPU.
@@ -91,9 +92,7 @@ def data(
     if classes:
         known = only(known, classes, limit)
     if validation is not None:
-        if not 0 < validation < 1:
-            raise ValueError(f"validation={validation} is not between 0 and 1; give 0.2 for every fifth image")
-        rest, held = parted(known.targets, known.names, validation, split)
+        rest, held = parted(known.targets, known.names, share("validation", validation), split)
         test = Test(some(known.images, held, limit), known.targets[held])
         known = kept(known._replace(test=test), rest, limit)
     if subset is not None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -68,8 +70,10 @@ def left_out(names: Sequence[str], leave_out: int | Sequence[str], seed: int) ->
 
 
 def numbers(classes: Sequence[str], names: Sequence[str]) -> list[int]:
-    """The numbers of classes that are given by name, or by number where none has that name."""
-    number = {str(k): k for k in range(len(names))} | {name: k for k, name in enumerate(names)}
+    """The numbers of classes that are given by name, or by number where no name is one."""
+    number = {name: k for k, name in enumerate(names)}
+    if not any(name.isdigit() for name in names):
+        number |= {str(k): k for k in range(len(names))}
     return [pick(number, str(name), "class") for name in classes]
 
 
@@ -102,6 +106,13 @@ def uneven(counts: Sequence[int], imbalance: str) -> list[int]:
     if kind == "alternating":
         return [n if k % 2 else int(n / ratio) for k, n in enumerate(counts)]
     return [int(n * (1 / ratio) ** (k / (len(counts) - 1))) for k, n in enumerate(counts)]
+
+
+def share(name: str, value: Any) -> float:
+    """A share that leaves something on both sides; ValueError for any other."""
+    if not isinstance(value, Real) or not 0 < float(value) < 1:
+        raise ValueError(f"{name}={value!r} is not between 0 and 1; give 0.2 for every fifth image")
+    return float(value)
 
 
 def parted(targets: Tensor, names: Sequence[str], share: float, seed: int = 0) -> tuple[Tensor, Tensor]:
