@@ -141,18 +141,22 @@ def diffuse(graph: Graph, sources: Tensor, alpha: float = 0.99, iterations: int 
     """What reaches every node from the sources (n m): z in (I - alpha S) z = sources, by conjugate gradients (n m).
 
     Every column has coefficients of its own, and is what it would be alone. `iterations` are done whatever is left.
-    Where there are more than a few, columns of zeros fill the rows up to whole lines of memory, which takes less time.
+    Where there are more than a few, columns of zeros fill the rows up to whole lines of memory, which takes less time,
+    as it does to write into the same memory again and again.
     """
     m = sources.shape[1]
-    left = F.pad(sources, (0, -m % LINE if m > LINE // 2 else 0))
-    z = torch.zeros_like(left)
-    along, size = left, left.square().sum(0)
+    left = sources.new_zeros(len(sources), m + (-m % LINE if m > LINE // 2 else 0))
+    left[:, :m] = sources
+    z, along, products = torch.zeros_like(left), left.clone(), torch.empty_like(left)
+    size = torch.mul(left, left, out=products).sum(0)
     for _ in range(iterations):
-        change = torch.sub(along, graph @ along, alpha=alpha)
-        step = ratio(size, (along * change).sum(0))
-        z, left = torch.addcmul(z, along, step), torch.addcmul(left, change, step, value=-1)
-        size, before = left.square().sum(0), size
-        along = torch.addcmul(left, along, ratio(size, before))
+        change = graph @ along
+        torch.sub(along, change, alpha=alpha, out=change)
+        step = ratio(size, torch.mul(along, change, out=products).sum(0))
+        z.addcmul_(along, step)
+        left.addcmul_(change, step, value=-1)
+        size, before = torch.mul(left, left, out=products).sum(0), size
+        torch.addcmul(left, along, ratio(size, before), out=along)
     return z[:, :m]
 
 
