@@ -106,10 +106,10 @@ def gaps_at_most(points: Points, centres: Points) -> Tensor:
     (x,), (y,) = points.factors, centres.factors
     low = y.bfloat16()
     half, moved = torch.empty_like(centres.squares), torch.empty_like(centres.squares)
-    for rows in blocks(len(y), y.shape[1]):  # else what is passed by the way takes more room than all else
+    for rows in blocks(len(y), y.shape[1]):  # all at once would take the most room of all that is done here
         exact = low[rows].float()
         half[rows], moved[rows] = exact.square().sum(1) / 2, (y[rows] - exact).norm(dim=1)
-    longest = (2 * half.amax()).sqrt()
+    longest, most = (2 * half.amax()).sqrt(), moved.amax()
     out = torch.empty_like(points.squares)
     for rows in blocks(len(x), 2 * len(y)):
         rounded = x[rows].bfloat16()
@@ -117,7 +117,7 @@ def gaps_at_most(points: Points, centres: Points) -> Tensor:
         squares = exact.square().sum(1)
         near = (rounded @ low.T).float().sub_(half).amax(1).mul_(-2).add_(squares)
         slack = 2 * HALF * squares.sqrt() * longest
-        out[rows] = (near.add_(slack).clamp_(min=0).sqrt_() + (x[rows] - exact).norm(dim=1) + moved.amax()).square()
+        out[rows] = (near.add_(slack).clamp_(min=0).sqrt_() + (x[rows] - exact).norm(dim=1) + most).square()
     return out
 
 
