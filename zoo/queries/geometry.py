@@ -111,7 +111,7 @@ def gaps_at_most(points: Points, centres: Points) -> Tensor:
         half[rows], moved[rows] = exact.square().sum(1) / 2, (y[rows] - exact).norm(dim=1)
     longest, most = (2 * half.amax()).sqrt(), moved.amax()
     out = torch.empty_like(points.squares)
-    for rows in blocks(len(x), 2 * len(y)):
+    for rows in blocks(len(x), 2 * len(y)):  # their product is there in two types
         rounded = x[rows].bfloat16()
         exact = rounded.float()
         squares = exact.square().sum(1)
