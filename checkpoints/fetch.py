@@ -142,13 +142,18 @@ def _download(file: File | Weights, url: str, cache: Path) -> None:
 def _pull_until_whole(url: str, partial: Path, size: int, told: Told) -> None:
     """Bytes into a partial file until it is as long as it should be. Raises ConnectionError if they stay away."""
     import httpx2
-    from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential, wait_random
+    from tenacity import (
+        Retrying,
+        retry_if_exception_type,
+        retry_if_not_exception_type,
+        stop_after_attempt,
+        wait_exponential,
+        wait_random,
+    )
 
     hopeless = httpx2.UnsupportedProtocol, httpx2.InvalidURL
     again = Retrying(
-        retry=retry_if_exception(
-            lambda error: isinstance(error, Torn | httpx2.TransportError) and not isinstance(error, hopeless)
-        ),
+        retry=retry_if_exception_type((Torn, httpx2.TransportError)) & retry_if_not_exception_type(hopeless),
         wait=wait_exponential(WAIT, max=20 * WAIT) + wait_random(0, WAIT),
         stop=stop_after_attempt(TRIES),
         reraise=True,

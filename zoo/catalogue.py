@@ -218,11 +218,22 @@ def load(
         find(name, asking)
     except UnknownName as error:
         raise UnknownName(f"{error} If it is your own, load(path, entry=...) or load(path, query=...).") from None
-    own = {key: card[key] for key in ("plan", "query_settings", "seed", "precision", "training", "augment")}
-    later = {"lr_scale": card.get("lr_scale"), "compiled": card.get("compiled", False)}  # not in the first files
-    freeze = tuple(card["freeze"])
     try:
-        learner = create(name, query=asking, device=device, freeze=freeze, **own, **later, **card["settings"])
+        learner = create(
+            name,
+            query=asking,
+            plan=card["plan"],
+            query_settings=card["query_settings"],
+            seed=card["seed"],
+            device=device,
+            precision=card["precision"],
+            freeze=tuple(card["freeze"]),
+            lr_scale=card.get("lr_scale"),  # not in the first files of this format, nor is the next
+            compiled=card.get("compiled", False),
+            training=card["training"],
+            augment=card["augment"],
+            **card["settings"],
+        )
         return learner.filled(card, values)
     except (TypeError, RuntimeError) as error:  # of settings there are not, or networks there is no room for
         raise ValueError(f"{path} cannot be loaded: {error}") from error

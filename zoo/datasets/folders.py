@@ -60,14 +60,15 @@ def of_folder(where: str, size: Size, test_share: float | None, split: int, limi
         rest, tested = parted(_targets([f.as_posix() for f in files], names), names, test_share, split)
         train = folder.decode(path, size, [files[i] for i in rest.tolist()], limit)
         test = folder.decode(path, size, [files[i] for i in tested.tolist()], limit)
-        if 0 in (counts := _counts(test, names)):
-            raise ValueError(
-                f"class {names[counts.index(0)]!r} of {path} has no readable image in the test; add some, drop "
-                f"the class, or take a larger test_share than {test_share}"
-            )
-    if 0 in (counts := _counts(train, names)):
-        raise ValueError(f"class {names[counts.index(0)]!r} of {path} has no readable image; add some or drop it")
-    if untested := [name for name, n in zip(names, _counts(test, names), strict=True) if not n]:
+    lacking, untested = (_without_images(half, names) for half in (train, test))
+    if untested and test_share is not None:
+        raise ValueError(
+            f"class {untested[0]!r} of {path} has no readable image in the test; add some, drop the class, or take a "
+            f"larger test_share than {test_share}"
+        )
+    if lacking:
+        raise ValueError(f"class {lacking[0]!r} of {path} has no readable image; add some or drop it")
+    if untested:
         logger.warning(
             "%d of %d classes have no readable image in the test of %s, and accuracy does not see them: %s",
             len(untested),
@@ -119,10 +120,10 @@ def _loose(path: Path) -> list[str]:
     return sorted(name for name in files if name.lower().endswith(folder.SUFFIXES))
 
 
-def _counts(half: folder.Decoded, names: Sequence[str]) -> list[int]:
-    """How many images each class has."""
-    counts: list[int] = _targets(half.paths, names).bincount(minlength=len(names)).tolist()
-    return counts
+def _without_images(half: folder.Decoded, names: Sequence[str]) -> list[str]:
+    """The classes of which there is no image."""
+    counts = _targets(half.paths, names).bincount(minlength=len(names))
+    return [name for name, n in zip(names, counts.tolist(), strict=True) if not n]
 
 
 def _targets(paths: Sequence[str], names: Sequence[str]) -> Tensor:
