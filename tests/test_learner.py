@@ -59,6 +59,8 @@ def test_unknown_names_get_the_closest_one(act, word):
         ({"lr": float("nan")}, ValueError, "lr=nan must be above 0"),
         ({"steps": True}, ValueError, "must be a whole number"),
         ({"compiled": "no"}, ValueError, "compiled='no' must be of type bool"),
+        ({"captured": 1}, ValueError, "captured=1 must be of type bool"),
+        ({"captured": True, "devices": 2}, ValueError, "captured=True is for one device, not 2"),
         ({"lr": "fast"}, ValueError, "must be of type float"),
         ({"lr": 0}, ValueError, "lr=0 must be above 0"),
         ({"steps": -1}, ValueError, "steps=-1 must be at least 0"),
@@ -275,7 +277,7 @@ def test_files_that_cannot_be_read_say_why(tmp_path):
 
 def test_a_card_that_lacks_anything_it_needs_cannot_be_read(tmp_path):
     card, tensors = checkpoints.read(fitted().save(tmp_path / "a.safetensors"))
-    optional = {"alzoo", "compiled", "lr_scale"}
+    optional = {"alzoo", "captured", "compiled", "lr_scale"}
     for key in sorted(card.keys() - optional):
         less = {other: value for other, value in card.items() if other != key}
         save_file(tensors, tmp_path / "b.safetensors", metadata={"alzoo": json.dumps(less)})

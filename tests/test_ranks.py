@@ -350,7 +350,7 @@ def broken(player: str) -> list[Any]:
     backward = run.backward
 
     def no_number(loss: Tensor) -> None:
-        backward(loss * float("nan") if run.ranks.number == 1 and run._state.step == 2 else loss)
+        backward(loss * float("nan") if run.ranks.number == 1 and run._state.notes.step == 2 else loss)
 
     run.backward = no_number  # type: ignore[method-assign]
     try:

@@ -116,25 +116,18 @@ def train(
 
     # Until there is something to guess, the classifier learns from the labels alone.
     alone(run, plan, early, task=task, task_step=task_step, labeled=labeled)
-    for step in run.steps(plan.steps, "game", early):
-        rate(task_step, plan.lr * pace(plan, step, plan.steps))
-        share = SCHEDULES[plan.schedule_game](step - early, plan.steps - early)
-        for player, lr in ((generator_step, plan.lr_game), (encoder_step, plan.lr_game), (critic_step, plan.lr_critic)):
-            rate(player, lr * share)
-        (x, y), (u, _) = next(labeled), next(unlabeled)
 
+    @run.whole
+    def play(x: Tensor, y: Tensor, u: Tensor) -> None:
         # The classifier learns the labels, and to tell real images from those made for any label.
-        label = any_label(u, k)
         with torch.no_grad():
-            made = generator(prior(label), label)
+            made, _, _ = make(generator, prior, u, k)
         logits, logits_u, logits_made = classified(task, x, u, made, plan.apart)
         loss = plan.cls * F.cross_entropy(logits, y) + plan.gan * tells(logits_u, logits_made)
         learn(run, loss, task_step)
 
         # The generator makes images whose features are on average those of real ones.
-        label = any_label(u, k)
-        z = prior(label)
-        made = generator(z, label)
+        made, z, label = make(generator, prior, u, k)
         with looking_on(task), batch_norms(task, training=False):
             with torch.no_grad():
                 (_, guess), (features, guess_u) = through(task, [(x,), (u,)], apart=False)
@@ -176,6 +169,13 @@ def train(
         for name, value in journal.items():
             run.log(name, value)
 
+    for step in run.steps(plan.steps, "game", early):
+        rate(task_step, plan.lr * pace(plan, step, plan.steps))
+        share = SCHEDULES[plan.schedule_game](step - early, plan.steps - early)
+        for player, lr in ((generator_step, plan.lr_game), (encoder_step, plan.lr_game), (critic_step, plan.lr_critic)):
+            rate(player, lr * share)
+        play(*next(labeled), next(unlabeled)[0])
+
 
 def alone(
     run: Run,
@@ -187,14 +187,18 @@ def alone(
     labeled: Iterator[tuple[Tensor, Tensor]],
 ) -> None:
     """The first steps of the classifier's schedule, with no other player."""
-    for step in run.steps(steps, "task"):
-        rate(task_step, plan.lr * pace(plan, step, plan.steps))
-        x, y = next(labeled)
+
+    @run.whole
+    def play(x: Tensor, y: Tensor) -> None:
         _, logits = task(x)
         loss = plan.cls * F.cross_entropy(logits, y)
         learn(run, loss, task_step)
         run.log("task/loss", loss)
         run.log("task/accuracy", (logits.argmax(1) == y).float().mean())
+
+    for step in run.steps(steps, "task"):
+        rate(task_step, plan.lr * pace(plan, step, plan.steps))
+        play(*next(labeled))
 
 
 def learn(run: Run, loss: Tensor, *steps: Optimizer) -> None:
@@ -244,9 +248,11 @@ def batch_norms(module: nn.Module, **flags: bool) -> Iterator[None]:
             vars(norm).update(values)
 
 
-def any_label(x: Tensor, k: int) -> Tensor:
-    """A label drawn for each image, as a one-hot row: (b k)."""
-    return F.one_hot(torch.randint(k, (len(x),), device=x.device), k).float()
+def make(generator: nn.Module, prior: nn.Module, u: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """As many images (b c h w) as u has, made for any labels; the latents (b z) and labels (b k), one-hot, of these."""
+    label = F.one_hot(torch.randint(k, (len(u),), device=u.device), k).float()
+    z = prior(label)
+    return generator(z, label), z, label
 
 
 def realness(logits: Tensor) -> Tensor:

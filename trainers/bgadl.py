@@ -96,27 +96,14 @@ def train(
     order = run.order(pool.labeled, plan.batch)
     alone = plan.steps if plan.alone_first and len(pool.rounds) <= 1 else int(plan.alone * plan.steps)
 
-    # At first the classifier learns from the labels alone: the generator will go by what it says.
-    for step in run.steps(alone, "alone"):
-        i = next(order)
-        y = pool.labels[i].to(run.device)
-        logits = task(run.look(i))
-        loss = F.cross_entropy(logits, y)
-        descend(run, task_step, rates(plan, step)[0], loss)
-        run.log("task/loss", loss)
-        run.log("task/accuracy", (logits.argmax(1) == y).float().mean())
-
-    for step in run.steps(plan.steps, "together", first=alone):
-        i = next(order)
-        x, y = run.look(i, "none"), pool.labels[i].to(run.device)
-        task_lr, game_lr = rates(plan, step)
-
+    @run.whole
+    def play(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:  # the images as they are
         # The encoder gives latents that rebuild the image, near the prior.
         mu, logvar = encoder(x)
         with looking_on(generator):
             recon = generator(draw(mu, logvar), y)
         rebuild = bound(x, recon, mu, logvar, plan.beta)
-        descend(run, encoder_step, game_lr, rebuild)
+        descend(run, encoder_step, rebuild)
 
         # The generator makes images that pass for real and for their class, and rebuilds from what is encoded now.
         z = torch.randn_like(mu)
@@ -126,7 +113,7 @@ def train(
         with looking_on(discriminator), looking_on(task), forgetting(task):
             as_real, as_class = says(discriminator(made), real=True), F.cross_entropy(task(made), y)
         again = squared(x, generator(draw(mu, logvar), y))
-        descend(run, generator_step, game_lr, as_real + as_class + plan.gamma * again)
+        descend(run, generator_step, as_real + as_class + plan.gamma * again)
 
         # Both kinds are made once more, by the generator as it is now.
         with torch.no_grad():
@@ -135,20 +122,9 @@ def train(
         # The discriminator tells real images from either kind.
         logit_x, logit_made = discriminator(x), discriminator(made)
         tell = says(logit_x, real=True) + says(logit_made, real=False) + says(discriminator(rebuilt), real=False)
-        descend(run, discriminator_step, game_lr, tell)
-
-        # The classifier learns from the labels, and in the end from both kinds, under the labels they were made for.
-        logits = task(run.look(i))
-        loss = F.cross_entropy(logits, y)
-        if step >= int(plan.trust * plan.steps):
-            with forgetting(task):
-                on_made, on_rebuilt = F.cross_entropy(task(made), y), F.cross_entropy(task(rebuilt), y)
-            loss = loss + plan.lambda_prior * on_made + plan.lambda_recon * on_rebuilt
-        descend(run, task_step, task_lr, loss)
+        descend(run, discriminator_step, tell)
 
         journal = {
-            "task/loss": loss,
-            "task/accuracy": (logits.argmax(1) == y).float().mean(),
             "encoder/recon": F.mse_loss(recon.detach(), x),
             "encoder/kl": kl_per_image(mu, logvar).mean(),
             "generator/as_real": as_real,
@@ -159,11 +135,40 @@ def train(
         }
         for name, value in journal.items():
             run.log(name, value)
+        return made, rebuilt
+
+    @run.whole
+    def learn(x: Tensor, y: Tensor, *made: Tensor) -> None:
+        # The classifier learns from the labels, and in the end from both kinds, under the labels they were made for.
+        logits = task(x)
+        loss = F.cross_entropy(logits, y)
+        if made:
+            with forgetting(task):
+                on_made, on_rebuilt = (F.cross_entropy(task(images), y) for images in made)
+            loss = loss + plan.lambda_prior * on_made + plan.lambda_recon * on_rebuilt
+        descend(run, task_step, loss)
+        run.log("task/loss", loss)
+        run.log("task/accuracy", (logits.argmax(1) == y).float().mean())
+
+    # At first the classifier learns alone: the generator will go by what it says.
+    for step in run.steps(alone, "alone"):
+        i = next(order)
+        rate(task_step, rates(plan, step)[0])
+        learn(run.look(i), pool.labels[i].to(run.device))
+
+    for step in run.steps(plan.steps, "together", first=alone):
+        i = next(order)
+        task_lr, game_lr = rates(plan, step)
+        rate(task_step, task_lr)
+        for player_step in (encoder_step, generator_step, discriminator_step):
+            rate(player_step, game_lr)
+        y = pool.labels[i].to(run.device)
+        made = play(run.look(i, "none"), y)
+        learn(run.look(i), y, *(made if step >= int(plan.trust * plan.steps) else ()))
 
 
-def descend(run: Run, player_step: Optimizer, lr: float, loss: Tensor) -> None:
+def descend(run: Run, player_step: Optimizer, loss: Tensor) -> None:
     """One step of a player down their loss."""
-    rate(player_step, lr)
     player_step.zero_grad()
     run.backward(loss)
     player_step.step()

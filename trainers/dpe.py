@@ -55,19 +55,24 @@ def train(
 ) -> None:
     plan = grown(plan, pool)
     nets = [nn.Sequential(trunk, head), *members]
-    ensemble, step = run.setup(Together(nets), supervised.optimizer(plan, *nets), "members")
+    ensemble, ensemble_step = run.setup(Together(nets), supervised.optimizer(plan, *nets), "members")
     labeled = run.stream(pool.labeled, plan.batch)
-    for number, (x, y) in zip(run.steps(plan.steps, "members"), labeled, strict=False):
+
+    @run.whole
+    def play(x: Tensor, y: Tensor) -> None:
         # Every member learns the labels; together they stay spread as wide as they started.
-        rate(step, plan.lr * pace(plan, number, plan.steps))
         logits = ensemble(x)
         wrong = torch.stack([F.cross_entropy(each, y) for each in logits]).sum()
         spread = spread_apart(nets)
-        step.zero_grad()
+        ensemble_step.zero_grad()
         run.backward(wrong + plan.beta * spread)
-        step.step()
+        ensemble_step.step()
         run.log("task/loss", wrong / len(nets))
         run.log("task/kl", spread)
+
+    for step, (x, y) in zip(run.steps(plan.steps, "members"), labeled, strict=False):
+        rate(ensemble_step, plan.lr * pace(plan, step, plan.steps))
+        play(x, y)
 
 
 def spread_apart(nets: Sequence[nn.Module], least: float = 1e-8) -> Tensor:

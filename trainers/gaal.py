@@ -69,9 +69,10 @@ def pretext(
     generator, generator_step = run.setup(generator, optimizer(generator), "generator")
     discriminator, discriminator_step = run.setup(discriminator, optimizer(discriminator), "discriminator")
     images = run.stream(torch.arange(len(pool)), plan.gan_batch, "none")
-    for _ in run.steps(plan.gan_steps, "gan"):
+
+    @run.whole
+    def play(x: Tensor) -> None:
         # The discriminator tells real images from made ones.
-        x, _ = next(images)
         made = generator(torch.randn(plan.gan_batch, latent, device=run.device))
         real, fake = discriminator(x), discriminator(made.detach())
         tell = calls(real, 1 - plan.smooth) + calls(fake, 0.0)
@@ -88,6 +89,9 @@ def pretext(
 
         run.log("gan/tell", tell)
         run.log("gan/fool", fool)
+
+    for _ in run.steps(plan.gan_steps, "gan"):
+        play(next(images)[0])
     return parts
 
 

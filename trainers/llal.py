@@ -55,10 +55,11 @@ def train(
 ) -> None:
     plan = grown(plan, pool)
     task, task_step = run.setup(Meeting(trunk, head, ranker), optimizer(plan, trunk, head, ranker), "task")
-    for step, (x, y) in zip(run.steps(plan.steps, "task"), run.stream(pool.labeled, plan.batch), strict=False):
+
+    @run.whole
+    def play(x: Tensor, y: Tensor, *, joint: bool) -> None:
         # The task network learns from the labels, and the ranker which of two images has the larger loss.
-        rate(task_step, plan.lr * pace(plan, step, plan.steps))
-        logits, predicted = task(x, joint=step < round(plan.joint * plan.steps))
+        logits, predicted = task(x, joint=joint)
         losses = F.cross_entropy(logits, y, reduction="none")
         order = PAIRS[plan.pairs](predicted, losses.detach(), plan.margin)
         task_step.zero_grad()
@@ -69,6 +70,10 @@ def train(
         run.log("task/accuracy", (logits.argmax(1) == y).float().mean())
         run.log("ranker/loss", order)
         run.log("ranker/right", ((ahead(predicted) > 0) == (ahead(losses) > 0)).float().mean())
+
+    for step, (x, y) in zip(run.steps(plan.steps, "task"), run.stream(pool.labeled, plan.batch), strict=False):
+        rate(task_step, plan.lr * pace(plan, step, plan.steps))
+        play(x, y, joint=step < round(plan.joint * plan.steps))
 
 
 class Meeting(nn.Module):

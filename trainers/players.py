@@ -13,7 +13,7 @@ class Idle(Optimizer):
     """The optimizer of a player that is frozen: it has nothing to move."""
 
     def __init__(self) -> None:
-        super().__init__([nn.Parameter(torch.empty(0))], {})
+        super().__init__([nn.Parameter(torch.empty(0))], {"lr": 0.0})
 
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         pass

@@ -5,20 +5,21 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from trainers.augment import AUGMENTS
+from trainers.captured import Captured, capturable, prepare
 from trainers.compiled import faster
+from trainers.notes import Notes
 from trainers.players import Idle, gradients, scale
 from trainers.pool import Pool, at, normal
 from trainers.ranks import ALONE, Ranks, agreed, average, least
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 Journal = Callable[[str, float, int], None]  # (name, mean since the last line, step of the whole fit)
 Watch = Callable[[str, int, int], None]  # (stage, steps done, steps in all)
+P = ParamSpec("P")
 T = TypeVar("T")
 
 WINDOW = 100  # steps between two looks at the losses: one wait for the device each
@@ -71,13 +73,8 @@ class _State:
     streams: list[int] = field(default_factory=list)  # batches drawn so far
     players: list[tuple[str, nn.Module, Optimizer]] = field(default_factory=list)
     kept: dict[str, Any] = field(default_factory=dict)
-    sums: dict[str, list[Tensor]] = field(default_factory=lambda: defaultdict(list))
-    losses: dict[str, list[tuple[int, Tensor]]] = field(
-        default_factory=lambda: defaultdict(list)
-    )  # player -> at a step
-    pending: list[Tensor] = field(default_factory=list)  # losses since the last optimizer step
+    notes: Notes = field(default_factory=Notes)
     name: str = ""  # of the stage
-    step: int = 0
     said: set[str] = field(default_factory=set)
 
 
@@ -104,13 +101,14 @@ class Run:
         parts: Mapping[str, nn.Module] | None = None,
         lr_scale: Mapping[str, float] | None = None,
         compiled: bool = False,
+        captured: bool = False,
         counting: bool = False,
         ranks: Ranks = ALONE,
     ) -> None:
         """parts: the networks by name, so that an error can say whose loss it was.
 
         lr_scale: some of these, and the factor of their learning rate, whoever trains them.
-        compiled: every player goes through torch.compile, see `compiling`.
+        compiled: every player goes through torch.compile, see `compiling`. captured: see `whole`.
         counting: no step is taken, they are only counted. ranks: who trains together; each gives the same arguments,
         but for fabric, journal and watch.
         """
@@ -128,6 +126,7 @@ class Run:
         self.parts = parts or {}
         self.lr_scale = lr_scale or {}
         self.compiled = compiled
+        self.captured = captured and capturable(fabric.device)
         self.counting = counting
         self.ranks = ranks
         self._state = _State()
@@ -174,8 +173,10 @@ class Run:
         if self._saved is not None and number < len(self._saved["players"]):
             module.load_state_dict(self._saved["players"][number]["module"])
             optimizer.load_state_dict(self._saved["players"][number]["optimizer"])
+        if self.captured:
+            prepare(optimizer, self.device)
         state.players.append((player, module, optimizer))
-        optimizer.register_step_pre_hook(lambda *_: self._sign(player))
+        optimizer.register_step_pre_hook(lambda *_: state.notes.sign(player))
         if self.ranks.of > 1:
             optimizer.register_step_pre_hook(lambda *_: average(self.ranks, gradients(optimizer)))
         return wrapped, step
@@ -277,7 +278,7 @@ class Run:
         own = () if self.ranks.of == 1 else ("rank", self.ranks.number)
         for step in range(first, n):
             reseed(self.device, self.seed, "step", len(self.pool.rounds), stage, step, *own)
-            state.step = step
+            state.notes.step = step
             yield step
             state.ticks += 1
             if step + 1 == n or (step + 1) % WINDOW == 0:
@@ -290,6 +291,14 @@ class Run:
                 self._check(stage)
                 self._save(number, step + 1)
         reseed(self.device, self.seed, "after", len(self.pool.rounds), stage)
+
+    def whole(self, play: Callable[P, T]) -> Callable[P, T]:
+        """One step of a loop, which takes its batches as tensors, and what else changes as flags by name.
+
+        On a GPU a run that is `captured` makes a CUDA graph of it; else it is what it was. So it draws no batch, sets
+        no learning rate, and reads no number back.
+        """
+        return cast(Callable[P, T], Captured(play, self._state.notes)) if self.captured else play
 
     def once(self, name: str, compute: Callable[[], T]) -> T:
         """`compute()`, tensors or plain values, remembered in the snapshot: for what happens between two stages."""
@@ -306,12 +315,12 @@ class Run:
             loss.backward()
         else:
             self.fabric.backward(loss)
-        self._state.pending.append(loss.detach())
+        self._state.notes.lose(loss)
 
     def log(self, name: str, value: Tensor) -> None:
         """A number for the journal, as `group/what`. It stays on the device; its mean is written every 100 steps."""
         if self.journal is not None:
-            self._state.sums[name].append(value.detach().float())
+            self._state.notes.log(name, value)
 
     def say(self, text: str) -> None:
         """Something the user should know, once a run."""
@@ -327,25 +336,16 @@ class Run:
         state = self._state
         for player, module, optimizer in state.players:
             if not all(bool(value.isfinite().all()) for value in module.state_dict().values()):
-                raise Diverged(player, state.name, state.step)
+                raise Diverged(player, state.name, state.notes.step)
             optimizer.zero_grad()
         self._state.players.clear()
 
-    def _sign(self, player: str) -> None:
-        """The losses since the last optimizer step were this player's."""
-        state = self._state
-        state.losses[player] += [(state.step, loss) for loss in state.pending]
-        state.pending.clear()
-
     def _check(self, stage: str) -> None:
         """Wait for the device, and stop if a loss is no number."""
-        losses, first = self._state.losses, []
-        for noted in losses.values():
-            finite = torch.stack([loss.float() for _, loss in noted]).isfinite().tolist() if noted else []
-            first.append(NEVER if all(finite) else noted[finite.index(False)][0])
-        if first and min(when := least(self.ranks, torch.tensor(first, device=self.device)).tolist()) < NEVER:
-            raise Diverged([*losses][when.index(min(when))], stage, min(when))
-        self._state.losses.clear()
+        broken = self._state.notes.broken()
+        first = torch.tensor([NEVER if step is None else step for step in broken.values()], device=self.device)
+        if broken and min(when := least(self.ranks, first).tolist()) < NEVER:
+            raise Diverged([*broken][when.index(min(when))], stage, min(when))
 
     def _even(self) -> None:
         """The ranks have the same running statistics: the mean of what each has gathered on its shares."""
@@ -362,11 +362,9 @@ class Run:
 
     def _write(self) -> None:
         """Write the means since the last time into the journal."""
-        state = self._state
-        for name, values in state.sums.items():
+        for name, mean in self._state.notes.means().items():
             if self.journal is not None:
-                self.journal(name, torch.stack(values).mean().item(), state.ticks)
-        state.sums.clear()
+                self.journal(name, mean, self._state.ticks)
 
     def _save(self, stage: int, step: int) -> None:
         assert self.snapshots is not None

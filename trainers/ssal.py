@@ -140,9 +140,26 @@ def pretext(
     d = features(run, plan, trunk, everything[:1]).shape[1]
     clusters = Clusters(len(pool), d, min(plan.clusters * pool.classes, len(pool)))
     body, body_step = run.setup(trunk, moves, "pretext")
-    alone, alike = SGD(clusters.parameters(), plan.lr_top), optimizer(replace(plan, lr=plan.lr_top), clusters)
+    alone, alike = (
+        SGD(clusters.parameters(), plan.lr_top, fused=True),
+        optimizer(replace(plan, lr=plan.lr_top), clusters),
+    )
     top, top_step = run.setup(clusters, alone if plan.top_alone else alike, "clusters")
     order = run.order(everything, plan.pretext_batch)
+
+    @run.whole
+    def play(x: Tensor, y: Tensor) -> None:
+        # Trunk and last layer say which cluster an image is in.
+        logits = top(body(x))
+        loss = F.cross_entropy(logits, y)
+        body_step.zero_grad()
+        top_step.zero_grad()
+        run.backward(loss)
+        body_step.step()
+        top_step.step()
+        run.log("pretext/loss", loss)
+        run.log("pretext/accuracy", (logits.argmax(1) == y).float().mean())
+
     for step in run.steps(plan.pretext_steps, "pretext"):
         # From time to time the images are clustered by their features, and the last layer begins anew.
         if step % plan.cluster_steps == 0:
@@ -153,20 +170,11 @@ def pretext(
             if step > 0:
                 run.log("pretext/nmi", graph.nmi(before, clusters.assigned))
 
-        # Trunk and last layer say which cluster an image is in; every cluster is shown as often.
+        # Every cluster is shown as often.
         i = torch.multinomial(clusters.odds, plan.pretext_batch, replacement=True) if plan.uniform else next(order)
-        y = clusters.assigned[i.to(run.device)]
         rate(body_step, plan.lr_pretext * pace(plan, step, plan.pretext_steps))
         rate(top_step, plan.lr_top * pace(plan, step, plan.pretext_steps))
-        logits = top(body(run.look(i)))
-        loss = F.cross_entropy(logits, y)
-        body_step.zero_grad()
-        top_step.zero_grad()
-        run.backward(loss)
-        body_step.step()
-        top_step.step()
-        run.log("pretext/loss", loss)
-        run.log("pretext/accuracy", (logits.argmax(1) == y).float().mean())
+        play(run.look(i), clusters.assigned[i.to(run.device)])
     return {"trunk": trunk}
 
 
@@ -209,6 +217,21 @@ def learn_from_spread_labels(
     beliefs = Beliefs(m, pool.classes)
     run.setup(beliefs, None, "beliefs")
     labeled, order = run.stream(pool.labeled, told), run.order(torch.arange(m), plan.mixed_batch - told)
+
+    @run.whole
+    def play(x: Tensor, y: Tensor, u: Tensor, guess: Tensor, omega: Tensor) -> None:
+        # It learns from both, each image weighed by how sure its label is and how rare its class: omega zeta CE / b.
+        logits = torch.cat(through(task, [(x,), (u,)], apart=plan.apart))
+        target, weight = torch.cat([y, guess]), F.pad(omega, (told, 0), value=1)
+        each = weight * beliefs.zeta[target] * F.cross_entropy(logits, target, reduction="none")
+        loss = each.sum() / (weight.sum() if plan.counts == "weights" else len(each))
+        task_step.zero_grad()
+        run.backward(loss)
+        task_step.step()
+        run.log("semi/loss", loss)
+        run.log("semi/accuracy", (logits[:told].argmax(1) == y).float().mean())
+        run.log("semi/agreement", (logits[told:].argmax(1) == guess).float().mean())
+
     for step in run.steps(steps, "semi"):
         # From time to time the labels spread anew over the graph of the features, and some of the images are drawn.
         if step % plan.lp_steps == 0:
@@ -221,19 +244,9 @@ def learn_from_spread_labels(
             run.log("spread/raw", spread.raw.amax())
             run.log("spread/largest", spread.labels[len(known) :].bincount().max() / len(pool.unlabeled))
 
-        # It learns from both, each image weighed by how sure its label is and how rare its class: omega zeta CE / b.
         (x, y), (i, guess, omega) = next(labeled), beliefs(next(order))
         rate(task_step, plan.lr * pace(plan, step, steps))
-        logits = torch.cat(through(task, [(x,), (run.look(i),)], apart=plan.apart))
-        target, weight = torch.cat([y, guess]), F.pad(omega, (told, 0), value=1)
-        each = weight * beliefs.zeta[target] * F.cross_entropy(logits, target, reduction="none")
-        loss = each.sum() / (weight.sum() if plan.counts == "weights" else len(each))
-        task_step.zero_grad()
-        run.backward(loss)
-        task_step.step()
-        run.log("semi/loss", loss)
-        run.log("semi/accuracy", (logits[:told].argmax(1) == y).float().mean())
-        run.log("semi/agreement", (logits[told:].argmax(1) == guess).float().mean())
+        play(x, y, run.look(i), guess, omega)
 
 
 def learn_from_sure_guesses(
@@ -242,11 +255,11 @@ def learn_from_sure_guesses(
     """FixMatch: what it is sure of when it looks at an image weakly augmented, it is told when it sees it strongly."""
     b, u = plan.batch, plan.mu * plan.batch
     labeled, order = run.stream(pool.labeled, b), run.order(pool.unlabeled, u)
-    for step in run.steps(steps, "semi"):
+
+    @run.whole
+    def play(x: Tensor, y: Tensor, weakly: Tensor, strongly: Tensor) -> None:
         # It learns from the labels, and from its own guesses that are above the threshold; the others count as zero.
-        (x, y), i = next(labeled), next(order)
-        rate(task_step, plan.lr * pace(plan, step, steps))
-        on_x, weak, strong = task(torch.cat([x, run.look(i), run.look(i, "strong")])).split([b, u, u])
+        on_x, weak, strong = task(torch.cat([x, weakly, strongly])).split([b, u, u])
         sure, guess = weak.detach().softmax(1).max(1)
         kept = (sure >= plan.threshold).float()
         consistent = (kept * F.cross_entropy(strong, guess, reduction="none")).mean()
@@ -257,6 +270,11 @@ def learn_from_sure_guesses(
         run.log("semi/loss", loss)
         run.log("semi/accuracy", (on_x.argmax(1) == y).float().mean())
         run.log("semi/kept", kept.mean())
+
+    for step in run.steps(steps, "semi"):
+        (x, y), i = next(labeled), next(order)
+        rate(task_step, plan.lr * pace(plan, step, steps))
+        play(x, y, run.look(i), run.look(i, "strong"))
 
 
 class Beliefs(nn.Module):

@@ -59,8 +59,9 @@ def learn(
     task_step: Optimizer,
 ) -> None:
     """The steps of one stage; the schedule is that of all `plan.steps`, of which the stage may be a part."""
-    for step, (x, y) in zip(steps, labeled, strict=False):
-        rate(task_step, plan.lr * pace(plan, step, plan.steps))
+
+    @run.whole
+    def play(x: Tensor, y: Tensor) -> None:
         logits = task(x)
         loss = F.cross_entropy(logits, y)
         task_step.zero_grad()
@@ -68,6 +69,10 @@ def learn(
         task_step.step()
         run.log("task/loss", loss)
         run.log("task/accuracy", (logits.argmax(1) == y).float().mean())
+
+    for step, (x, y) in zip(steps, labeled, strict=False):
+        rate(task_step, plan.lr * pace(plan, step, plan.steps))
+        play(x, y)
 
 
 def grown(plan: P, pool: Pool) -> P:
@@ -103,7 +108,11 @@ def adam(
 def rate(step: Optimizer, lr: float) -> None:
     """Give the optimizer a learning rate, and a part that has a scale so much of it."""
     for group in step.param_groups:
-        group["lr"] = lr * group.get("lr_scale", 1.0)
+        scaled = lr * group.get("lr_scale", 1.0)
+        if isinstance(group["lr"], Tensor):  # in a captured step, which reads it from where it lies
+            group["lr"].fill_(scaled)
+        else:
+            group["lr"] = scaled
 
 
 def pace(plan: Plan, step: int, steps: int) -> float:

@@ -91,8 +91,9 @@ def train(
     critic, critic_step = run.setup(critic, adam(critic, plan.lr_game), "critic")
     labeled = run.stream(pool.labeled, plan.batch, "none", told)
     unlabeled = run.stream(drawn(run, pool, plan.subset), plan.batch, "none", told)
-    for _ in run.steps(grown(plan, pool), "game"):
-        (x, told_x), (u, told_u) = next(labeled), next(unlabeled)
+
+    @run.whole
+    def play(x: Tensor, told_x: Tensor, u: Tensor, told_u: Tensor) -> None:
         ranks = torch.cat([told_x, told_u])[:, 1:]
 
         # The autoencoder rebuilds both, and makes the critic take both for labeled.
@@ -121,6 +122,9 @@ def train(
         run.log("vae/fool", fool)
         run.log("critic/loss", tell)
         run.log("critic/auc", auc(logit_x, logit_u))
+
+    for _ in run.steps(grown(plan, pool), "game"):
+        play(*next(labeled), *next(unlabeled))
 
 
 def predict(run: Run, pool: Pool, meeting: Meeting) -> Tensor:

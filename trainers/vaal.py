@@ -75,10 +75,11 @@ def train(
     vae, vae_step = run.setup(vae, adam(vae, plan.lr_game), "vae")
     critic, critic_step = run.setup(critic, adam(critic, plan.lr_game), "critic")
     labeled, unlabeled = run.stream(pool.labeled, plan.batch), run.stream(pool.unlabeled, plan.batch)
-    for _ in run.steps(plan.game_steps, "game"):
+
+    @run.whole
+    def play(*pairs: Tensor) -> None:  # x, u: a pair for each step of the autoencoder
         # The autoencoder rebuilds both, and makes the critic take both for labeled (Eqs. 1-2).
-        for _ in range(plan.vae_steps):
-            (x, _), (u, _) = next(labeled), next(unlabeled)
+        for x, u in zip(pairs[::2], pairs[1::2], strict=True):
             with run.fabric.autocast():  # in bf16, the weights are cast once for both
                 (recon_x, mu_x, logvar_x), (recon_u, mu_u, logvar_u) = through(vae, [(x,), (u,)], apart=plan.apart)
             rebuild = elbo(x, recon_x, mu_x, logvar_x, plan.beta) + elbo(u, recon_u, mu_u, logvar_u, plan.beta)
@@ -102,6 +103,9 @@ def train(
         run.log("vae/fool", fool)
         run.log("critic/loss", tell)
         run.log("critic/auc", auc(logit_x, logit_u))
+
+    for _ in run.steps(plan.game_steps, "game"):
+        play(*(next(stream)[0] for _ in range(plan.vae_steps) for stream in (labeled, unlabeled)))
 
 
 def released(x: Tensor, recon: Tensor, mu: Tensor, logvar: Tensor, beta: float) -> Tensor:

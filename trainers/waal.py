@@ -89,11 +89,10 @@ def train(
     head, head_step = run.setup(head, optimizer(plan, head), "head")
     critic, critic_step = run.setup(critic, critic_optimizer(plan, critic), "critic")
     pairs = run.stream(paired(pool.labeled, pool.unlabeled), plan.batch)
-    for step, (images, answers) in zip(run.steps(plan.steps, "game"), pairs, strict=False):
+
+    @run.whole
+    def play(images: Tensor, answers: Tensor) -> None:
         (x, u), (y, _) = images.chunk(2), answers.chunk(2)
-        rate(trunk_step, plan.lr * pace(plan, step, plan.steps))
-        rate(head_step, plan.lr * pace(plan, step, plan.steps))
-        rate(critic_step, plan.lr_critic * late(plan, step, plan.steps))
 
         # Trunk and head learn the labels, and bring labeled and unlabeled features together.
         features_x, features_u = through(trunk, [(x,), (u,)], apart=plan.apart)
@@ -126,6 +125,12 @@ def train(
         run.log("critic/distance", distance)
         run.log("critic/penalty", steep)
         run.log("critic/auc", auc(D_u, D_x))
+
+    for step, (images, answers) in zip(run.steps(plan.steps, "game"), pairs, strict=False):
+        rate(trunk_step, plan.lr * pace(plan, step, plan.steps))
+        rate(head_step, plan.lr * pace(plan, step, plan.steps))
+        rate(critic_step, plan.lr_critic * late(plan, step, plan.steps))
+        play(images, answers)
 
 
 def paired(labeled: Tensor, unlabeled: Tensor) -> Tensor:

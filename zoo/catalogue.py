@@ -39,6 +39,7 @@ def create(
     precision: str = "32-true",
     devices: int = 1,
     compiled: bool = False,
+    captured: bool = False,
     pretrained: str | os.PathLike[str] | None = None,
     freeze: str | tuple[str, ...] = (),
     lr_scale: Mapping[str, float] | None = None,
@@ -59,6 +60,8 @@ def create(
         fit and select, and get the same; files are the first one's. For plain training, vaal and waal, with any query.
     compiled: every network trains through torch.compile, which takes its time before the first step and then fewer
         launches a step: for long fits on a GPU. Numbers differ by rounding, those of dropout by its draws.
+    captured: on one GPU every step becomes a CUDA graph, launched as a whole: for small networks, whose kernels take
+        less time than their launches. Learning rates are then float32. Nothing changes on the CPU.
     pretrained: the tag of weights (`zoo.weights` lists them), a .safetensors file, `local-dir:FOLDER` or
         `hf-hub:OWNER/NAME`; the learner counts as fitted, and its `fit` starts from them.
     freeze: parts that keep their weights, as ("trunk",).
@@ -79,6 +82,8 @@ def create(
     told = {**preset.asks, **{name: getattr(loop, name) for name in entry.told}} if asking is entry.query else {}
     devices = resolve_devices(called, entry, loop, devices)
     device = resolve_device(str(device), devices)
+    if captured and devices > 1:
+        raise ValueError(f"captured=True is for one device, not {devices}: leave it out, or devices")
     learner = Learner(
         name=called,
         entry=entry,
@@ -93,6 +98,7 @@ def create(
         precision=resolve_precision(precision, device),
         devices=devices,
         compiled=check("compiled", compiled, like=False),
+        captured=check("captured", captured, like=False),
         freeze=parts_named(freeze),
         lr_scale={**preset.lr_scale, **parts_scaled(lr_scale or {})},
     )
@@ -230,6 +236,7 @@ def load(
             freeze=tuple(card["freeze"]),
             lr_scale=card.get("lr_scale"),  # not in the first files of this format, nor is the next
             compiled=card.get("compiled", False),
+            captured=card.get("captured", False),
             training=card["training"],
             augment=card["augment"],
             **card["settings"],

@@ -63,6 +63,7 @@ class Learner:
     precision: str
     devices: int = 1  # that train together
     compiled: bool = False
+    captured: bool = False
     freeze: tuple[str, ...] = ()
     lr_scale: dict[str, float] = field(default_factory=dict)  # by part, what every learning rate is multiplied by
     twin: Learner | None = None  # trained plainly beside it, and then `predict` is the twin's
@@ -119,6 +120,7 @@ class Learner:
                     parts=dict(parts.items()),
                     lr_scale=self.lr_scale,
                     compiled=self.compiled,
+                    captured=self.captured,
                     ranks=here,
                 )
 
@@ -359,6 +361,7 @@ class Learner:
             "lr_scale": self.lr_scale,
             "precision": self.precision,
             "compiled": self.compiled,
+            "captured": self.captured,
         }
 
     def __repr__(self) -> str:
@@ -377,6 +380,7 @@ class Learner:
             "precision": self.precision,
             "devices": self.devices,
             "compiled": self.compiled,
+            "captured": self.captured,
         }
         state = "fitted" if self.parts is not None else "not fitted"
         return f"Learner({self.name!r}, {', '.join(f'{k}={v!r}' for k, v in shown.items())}: {state})"
