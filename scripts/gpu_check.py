@@ -37,7 +37,6 @@ from torch.optim import SGD, Adam, Optimizer
 from torch.utils.data import DataLoader, Dataset
 
 import zoo
-from trainers.compiled import OPTIONS
 from trainers.run import Watch
 from zoo.entries.vaal import critic_logit
 from zoo.learner import Learner
@@ -202,13 +201,21 @@ def correctness(report: Report, device: torch.device, sizes: Sizes, data: Path |
             report.check(part, f"{name}: bf16-mixed, the same weights", found, HALF["the same weights"])
             found = (half.fit(pool, progress=False).predict(pool.images) - exact).abs().max().item()
             report.check(part, f"{name}: bf16-mixed, trained so", found, HALF["trained so"])
+    with full_precision():  # a graph can only hold noise that is drawn on the device
+        for name in ("plain", "vaal"):
+            one, other = (
+                small(name, str(device), sizes.twenty, captured=captured).fit(pool, progress=False)
+                for captured in (False, True)
+            )
+            norm, _ = apart(weights(one), weights(other))
+            report.check(part, f"{name}: captured", norm, TOLERANCE[name, "twenty"]["norm"], bit_equal=same(one, other))
 
 
-def small(name: str, device: str, steps: int) -> Learner:
+def small(name: str, device: str, steps: int, captured: bool = False) -> Learner:
     """The narrow default networks for some steps of every kind. Plain training is asked by margin, to have scores."""
     if name == "plain":
-        return zoo.create("plain+margin", device=device, steps=steps)
-    return zoo.create(name, device=device, steps=steps, game_steps=steps)
+        return zoo.create("plain+margin", device=device, steps=steps, captured=captured)
+    return zoo.create(name, device=device, steps=steps, game_steps=steps, captured=captured)
 
 
 def resumed(name: str, device: torch.device, steps: int, pool: zoo.Pool) -> Learner:
@@ -316,11 +323,11 @@ def game(
     sizes: Sizes,
     nets: Mapping[str, Any],
     precision: str,
-    compiled: bool = False,
+    **how: bool,
 ) -> Contestants:
-    """VAAL's game without its task network, by alzoo and by the eager form."""
-    setting = {"batch": sizes.batch, "steps": 0, "game_steps": FOREVER, "lr_game": 5e-4, "augment": "flip", **nets}
-    learner = zoo.create("vaal", device=str(device), precision=precision, compiled=compiled, **setting)
+    """VAAL's game without its task network, by alzoo and by the eager form. how: `compiled`, `captured`."""
+    setting: dict[str, Any] = {"steps": 0, "game_steps": FOREVER, "lr_game": 5e-4, "augment": "flip", **nets, **how}
+    learner = zoo.create("vaal", device=str(device), precision=precision, batch=sizes.batch, **setting)
     return contestants(learner, eager_game, pool, sizes)
 
 
@@ -528,20 +535,23 @@ def of_folder(path: Path, sizes: Sizes) -> tuple[zoo.Pool, zoo.Test]:
 
 
 def levers(report: Report, device: torch.device, sizes: Sizes, data: Path | None) -> None:  # noqa: ARG001
-    """Whether `compiled`, CUDA graphs under it, which are no setting yet, or cuDNN's own search helps VAAL's game."""
+    """Whether `captured`, `compiled`, both, or cuDNN's own search help VAAL's game."""
     if device.type != "cuda":
-        report.note("levers", "skipped", "torch.compile and cuDNN are tried on a GPU only")
+        report.note("levers", "skipped", "CUDA graphs, torch.compile and cuDNN are tried on a GPU only")
         return
     pool = random_pool(sizes.images, 10, sizes.labeled)
-    graphs = partial(mock.patch.dict, OPTIONS, {"triton.cudagraphs": True})
-    for precision in ("bf16-mixed", "32-true"):
-        for name, nets in (("narrow", sizes.narrow), ("published size", sizes.published)):
-            fit, compiled = (game(pool, device, sizes, nets, precision, way)["alzoo"] for way in (False, True))
-            ways: Contestants = {"alzoo": fit, "compiled": compiled, "cudnn.benchmark": partial(under, searching, fit)}
-            compete(report, "levers", f"vaal, {name}, {precision}", ways, device, sizes)
-            if precision == "bf16-mixed":  # last, should it fail
-                ways = {"compiled": compiled, "CUDA graphs": partial(under, graphs, compiled)}
-                compete(report, "levers", f"vaal, {name}, {precision}, graphs", ways, device, sizes)
+    cases = [
+        (f"vaal, {name}, {precision}", partial(game, pool, device, sizes, nets, precision))
+        for precision in ("bf16-mixed", "32-true")
+        for name, nets in (("narrow", sizes.narrow), ("published size", sizes.published))
+    ]
+    for name, play in cases:
+        captured, fits = play(captured=True)["alzoo"], play()
+        tuned = {"cudnn.benchmark": partial(under, searching, fits["alzoo"])}
+        compete(report, "levers", name, {"captured": captured, **fits, **tuned}, device, sizes)
+    for name, play in cases:  # they take their time to start
+        ways = {"compiled": play(compiled=True)["alzoo"], "both": play(compiled=True, captured=True)["alzoo"]}
+        compete(report, "levers", f"{name}, compiled", ways, device, sizes)
 
 
 def under(context: Callable[[], AbstractContextManager[object]], fit: Callable[[Watch], object], watch: Watch) -> None:

@@ -15,11 +15,12 @@ import torch
 
 import zoo
 from trainers.pool import Pool
-from zoo.testing import Killed, alike
+from zoo.testing import Killed, Subject, alike
 
 ROOT = Path(__file__).parents[1]
 DEVICE = "cuda"
 LEARNERS = ["plain+margin", "vaal"]  # margin, for scores that mean something
+ONCE = {"critic_steps", "vae_steps"}  # within one step of the others
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device on this machine")
 
 
@@ -178,9 +179,23 @@ def test_in_bf16_it_is_finite_and_near(name):
 @pytest.mark.gpu
 @needs_gpu
 @pytest.mark.parametrize("name", LEARNERS)
-def test_compiled_it_learns_the_same(name):
-    pool = some_pool()
-    near(learner(name).fit(pool), learner(name, compiled=True).fit(pool), pool)
+@pytest.mark.parametrize("how", [{"compiled": True}, {"captured": True}, {"compiled": True, "captured": True}], ids=str)
+def test_compiled_or_captured_it_learns_the_same(name, how):
+    pool, long = some_pool(), {"steps": 12, **({"game_steps": 12} if name == "vaal" else {})}
+    near(learner(name, **long).fit(pool), learner(name, **long, **how).fit(pool), pool)
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("name", zoo.names("entries"))
+def test_every_entry_can_be_captured(name):
+    """What a graph refuses on a GPU, a wait or a copy, it refuses here; tests/test_captured.py has the numbers."""
+    pool, said = some_pool(), []
+    counts = {key: 20 for key in Subject(name).learner().settings if key.endswith("steps") and key not in ONCE}
+    fitted = zoo.create(name, device=DEVICE, captured=True, **{**counts, "batch": 8})
+    fitted.fit(pool, journal=lambda *line: said.append(line))
+    assert said
+    assert all(value.isfinite().all() for value in fitted.parts.state_dict().values())
 
 
 @pytest.mark.gpu
@@ -224,7 +239,7 @@ def test_the_gpu_check_runs_without_a_gpu_and_says_all_it_should(tmp_path):
     assert {part["state"] for part in parts.values()} == {"done"}
     assert parts["provenance"]["torch"] == torch.__version__
     checks = [value for value in parts["correctness"].values() if isinstance(value, dict)]
-    assert len(checks) == 22
+    assert len(checks) == 24
     assert {check["verdict"] for check in checks} == {"PASS"}
     for name in ("vaal, published size", "vaal, narrow", "plain, small"):
         for precision in ("bf16-mixed", "32-true"):
