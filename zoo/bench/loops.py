@@ -39,7 +39,8 @@ GAME = ("vae/fool", "critic/loss")
 class Play:
     """So many steps of an entry's loop under its released plan, on made-up images of which half are labeled.
 
-    learn: whether the task network takes as many steps too.
+    steps: several where they are short, since the first one also makes the optimizers' state. learn: whether the task
+    network takes as many steps too.
     """
 
     entry: str
@@ -80,11 +81,13 @@ def cases(*, quick: bool = False) -> list[Case]:
     size = 4 if quick else 64
     half = (HALF,) if resolve_precision("auto", "cpu") == HALF else ()
     published = Play(entry="vaal", nets=wide if quick else {"trunk": "vgg16_bn", **wide}, batch=size)
-    small = Play(entry="vaal", nets=narrow, batch=2 * size, steps=2 if quick else 4)
+    small = Play(entry="vaal", nets=narrow, batch=2 * size, steps=2 if quick else 8)
     ranked = {"rank": "released", "ranker_width": 128, **({} if quick else {"trunk": "resnet18"})}
-    told = Play(entry="ta_vaal", nets={**wide, **ranked}, batch=4 if quick else 16, learn=False)
+    told = Play(
+        entry="ta_vaal", nets={**wide, **ranked}, batch=4 if quick else 16, steps=2 if quick else 4, learn=False
+    )
     far_nets = {key: value for key, value in narrow.items() if key in ("trunk", "width")} | {"head_layers": 2}
-    far = Play(entry="waal", nets={**far_nets, "critic_output": "sigmoid"}, batch=size, steps=2 if quick else 8)
+    far = Play(entry="waal", nets={**far_nets, "critic_output": "sigmoid"}, batch=size, steps=2 if quick else 32)
     found = []
     for precision in (FULL, *half):
         word = "bf16" if precision == HALF else "fp32"
