@@ -28,6 +28,7 @@ SHARED = {
     "folder",
     "cache",
     "graph",
+    "image",
     "llal",
     "losses",
     "notes",

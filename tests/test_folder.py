@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from trainers import answers, cache, folder
+from trainers import answers, cache, folder, image
 from trainers.pool import Pool
 from zoo import datasets
 
@@ -297,7 +297,7 @@ def test_where_memory_is_bounded_images_are_decoded_one_by_one_if_there_is_room(
     monkeypatch.setattr(folder, "_in_order", noted)
     need = 10 * 64 * 64
     monkeypatch.setattr(folder.bounds, "held", lambda: 2**30)
-    with pytest.raises(folder.TooLarge, match=r"large/0\.bmp has 64x64 pixels.*Give it more, or scale it down"):
+    with pytest.raises(image.TooLarge, match=r"large/0\.bmp has 64x64 pixels.*Give it more, or scale it down"):
         folder.decode(tmp_path / "large", 8, memory=2**30 + need - 1)
     folder.decode(tmp_path / "large", 8, memory=2**30 + need)
     assert parts == [(3, 1)] * 2

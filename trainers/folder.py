@@ -14,19 +14,16 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeVar
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from trainers import bounds
 from trainers.cache import cache_dir, making
+from trainers.image import Read, Unreadable, read
 from trainers.numbers import whole
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 SUFFIXES, BESIDE = (  # how the names of images end, and those of what lies beside images and is none
     tuple(endings.split())
@@ -329,24 +326,6 @@ def _coloured(grey: BinaryIO, draft: Path) -> BinaryIO:
     return wide
 
 
-class Unreadable(NamedTuple):
-    """Why an image cannot be read; trouble: the fault is the machine's, not the file's."""
-
-    reason: str
-    trouble: bool
-
-
-class Read(NamedTuple):
-    """An image's pixels, uint8 (h w) if it is grey, (h w 3) if not; peak: the brightest value if it has 16 bits."""
-
-    pixels: NDArray[np.uint8]
-    peak: list[int]
-
-
-class TooLarge(ValueError):
-    """An image that `memory` has no room to decode."""
-
-
 def _images(
     folder: Path, listing: list[File], size: tuple[int, int] | None, memory: int | None
 ) -> Iterator[tuple[str, Read | Unreadable]]:
@@ -394,60 +373,9 @@ def _blocks(listing: list[File]) -> Iterator[list[File]]:
 
 def _image(folder: Path, file: File, size: tuple[int, int] | None, memory: int | None) -> Read | Unreadable:
     """One file's pixels."""
-    from PIL import Image, ImageOps
-
     if file.bytes < 1:
         return Unreadable("the file is empty" if not file.bytes else "a link that leads nowhere", False)
-    path = os.path.join(folder, file.path)  # a string: tens of thousands of Paths take seconds
-    try:
-        with Image.open(path) as image:
-            if memory is not None:
-                _fits(image, path, memory)
-            ImageOps.exif_transpose(image, in_place=True)
-            plain = _plain(image)
-            if size is not None and plain.size != (size[1], size[0]):
-                plain = ImageOps.fit(plain, (size[1], size[0]))
-            peak = [int(np.asarray(image).max())] if image.mode.startswith("I") else []
-            return Read(np.asarray(plain), peak)
-    except (MemoryError, TooLarge):
-        raise
-    except Image.DecompressionBombError as error:
-        return Unreadable(f"{error} Scale it down first, or raise PIL.Image.MAX_IMAGE_PIXELS", False)
-    except Exception as error:  # a decoder that is fed rubbish may raise anything
-        reason = " ".join(str(error).split()).replace(path, file.path)
-        return Unreadable(reason or type(error).__name__, isinstance(error, OSError) and error.errno is not None)
-
-
-def _fits(image: Image.Image, path: str, memory: int) -> None:
-    """Raises TooLarge where an image, and what is made of it, do not fit beside what this process holds."""
-    need = image.width * image.height * (3 if image.mode == "L" else 10)  # bytes at the worst: turned and converted
-    if (now := bounds.held()) + need > memory:
-        raise TooLarge(
-            f"{path} has {image.height}x{image.width} pixels (height x width): decoding it takes {bounds.said(need)}, "
-            f"and this process holds {bounds.said(now)} of memory={bounds.said(memory)}. Give it more, or scale it down"
-        )
-
-
-def _plain(image: Image.Image) -> Image.Image:
-    """The image in mode L if it is grey, otherwise in mode RGB."""
-    from PIL import Image
-
-    if image.mode in ("L", "RGB"):
-        return image
-    if image.mode in ("1", "LA", "La"):
-        return image.convert("L")
-    if image.mode == "F":
-        raise ValueError("its pixels are floats, whose range nobody knows; save it with 8 or 16 bits")
-    if image.mode == "I" and image.format not in ("PNG", "PPM") and getattr(image, "tag_v2", {}).get(258) != (16,):
-        raise ValueError("its pixels have 32 bits, whose range nobody knows; save it with 8 or 16 bits")
-    if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.int32)
-        if values.min() < 0 or values.max() > 65535:
-            raise ValueError(f"its values reach {values.min()}..{values.max()}; save it with 8 or 16 bits")
-        return Image.fromarray(((values + 128) // 257).astype(np.uint8))
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
-    return image.convert("RGB")
+    return read(os.path.join(folder, file.path), size, memory)  # a string: tens of thousands of Paths take seconds
 
 
 @contextmanager

@@ -305,6 +305,7 @@ def _pretrained(learner: Learner, pretrained: str, settings: Mapping[str, Any]) 
     try:
         learner.filled(card, values)
     except ValueError as error:
-        raise ValueError(f"{path} has the weights of {card['name']}, not of {learner.name}: {error}") from error
+        who = f"{path}, the weights of {card['name']}, cannot be those of {learner.name}"
+        raise ValueError(f"{who}: {error}") from error
     learner.start = values
     return learner
