@@ -180,7 +180,7 @@ def test_parts_can_be_taken_out_and_used_alone(base):
 
 def test_weights_of_another_entry_are_refused(tmp_path):
     path = Subject("plain").learner().fit(pool()).save(tmp_path / "plain.safetensors")
-    with pytest.raises(ValueError, match="the weights of plain, cannot be those of vaal: these weights are of other net"):
+    with pytest.raises(ValueError, match="the weights of plain, cannot be those of vaal: these weights are of other"):
         zoo.create("vaal", pretrained=path, device="cpu")
 
 
