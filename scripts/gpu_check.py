@@ -21,7 +21,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -35,6 +35,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.flop_counter import FlopCounterMode
 
 import zoo
 from trainers.run import Watch
@@ -301,7 +302,9 @@ def speed(report: Report, device: torch.device, sizes: Sizes, data: Path | None)
     }
     for name, contestants in cases.items():
         for precision in ("bf16-mixed", "32-true"):
-            compete(report, "speed", f"{name}, {precision}", contestants(precision), device, sizes)
+            going = contestants(precision)
+            rates = compete(report, "speed", f"{name}, {precision}", going, device, sizes)
+            report.note("speed", f"{name}, {precision}: at work", at_work(going["alzoo"], device, rates["alzoo"]))
     for name, contestants in cases.items() if device.type == "cuda" else ():
         report.note("speed", f"{name}: waits of the CPU for the GPU in a step", waits(contestants("32-true")["alzoo"]))
 
@@ -599,8 +602,13 @@ def clocked(go: Callable[[Watch], object], device: torch.device, sizes: Sizes) -
     raise AssertionError("the loop ended before the clock")
 
 
-def compete(report: Report, part: str, name: str, contestants: Contestants, device: torch.device, sizes: Sizes) -> None:
-    """Steps per second of each in turns, A B A B; the first one's ratio to the others; memory; seconds to start."""
+def compete(
+    report: Report, part: str, name: str, contestants: Contestants, device: torch.device, sizes: Sizes
+) -> dict[str, float]:
+    """Steps per second of each in turns, A B A B; the first one's ratio to the others; memory; seconds to start.
+
+    Gives the medians of the steps per second.
+    """
     rates: dict[str, list[float]] = {who: [] for who in contestants}
     peaks, starts = dict.fromkeys(contestants, 0), dict.fromkeys(contestants, 0.0)
     for repeat in range(sizes.repeats):
@@ -613,6 +621,7 @@ def compete(report: Report, part: str, name: str, contestants: Contestants, devi
         more = {"peak_bytes": peaks} if device.type == "cuda" else {}
         result = {"steps per second": summary(rates, next(iter(contestants))), "seconds until warm, first time": starts}
         report.note(part, name, result | more)
+    return {who: median(values) for who, values in rates.items()}
 
 
 def summary(rates: dict[str, list[float]], first: str) -> dict[str, Any]:
@@ -628,24 +637,47 @@ def spread(values: list[float]) -> dict[str, Any]:
     return {name: float(f"{value:.5g}") for name, value in digits.items()} | {"n": len(values)}
 
 
+def during(go: Callable[[Watch], object], inside: AbstractContextManager[object], first: int, last: int) -> None:
+    """A loop until its step `last`, from its step `first` on inside a context."""
+    with ExitStack() as entered, suppress(Enough):
+
+        def watch(stage: str, step: int, n: int) -> None:  # noqa: ARG001
+            if step == first:
+                entered.enter_context(inside)
+            if step == last:
+                raise Enough
+
+        go(watch)
+
+
+def at_work(go: Callable[[Watch], object], device: torch.device, rate: float) -> dict[str, float]:
+    """What so many steps per second do: TFLOP of products and convolutions; the share of time that kernels run."""
+    flops = FlopCounterMode(display=False)
+    during(go, flops, 5, 6)
+    done = {"TFLOP per second": flops.get_total_flops() * rate / 1e12}
+    if device.type == "cuda":
+        kernels = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA])
+        during(go, kernels, 5, 25)
+        took = sum(event.self_device_time_total for event in kernels.key_averages()) / 1e6
+        done["share of the time that kernels run"] = took / 20 * rate
+    return done
+
+
 def waits(go: Callable[[Watch], object], first: int = 5, last: int = 25) -> float:
     """How often the CPU waits for the GPU in a step: what torch's own debug mode warns of."""
-
-    def watch(stage: str, step: int, n: int) -> None:  # noqa: ARG001
-        if step == first:
-            torch.cuda.set_sync_debug_mode("warn")
-        if step == last:
-            raise Enough
-
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        try:
-            go(watch)
-        except Enough:
-            pass
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
+        during(go, waits_are_said(), first, last)
     return sum("called a synchronizing" in str(warning.message) for warning in caught) / (last - first)
+
+
+@contextmanager
+def waits_are_said() -> Iterator[None]:
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def seconds(device: torch.device, go: Callable[[], object]) -> float:

@@ -1,5 +1,6 @@
 """`captured` changes no number. A CUDA graph is played here on the CPU, operation by operation, as a GPU would."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import pytest
@@ -93,6 +94,7 @@ def tapes(monkeypatch):
     monkeypatch.setattr(Tape, "made", [], raising=False)
     monkeypatch.setattr("trainers.run.capturable", lambda _: True)
     monkeypatch.setattr(captured, "aside", lambda play: play())
+    monkeypatch.setattr(torch.cuda, "device", lambda _: nullcontext())
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Tape)
     monkeypatch.setattr(torch.cuda, "graph", lambda tape: tape)
     return Tape.made

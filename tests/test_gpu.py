@@ -247,6 +247,7 @@ def test_the_gpu_check_runs_without_a_gpu_and_says_all_it_should(tmp_path):
             assert rates["alzoo"]["median"] > 0
             assert rates["alzoo"]["n"] == 2
             assert rates["ratios"].keys() == {"alzoo / eager, 0 workers", "alzoo / eager, 1 workers"}
+            assert parts["speed"][f"{name}, {precision}: at work"]["TFLOP per second"] > 0
     assert parts["scoring"]["images per second, 32-true"]["encoder"]["median"] > 0
     for precision in ("bf16-mixed", "32-true"):
         assert parts["round"][f"vaal released, {precision}"]["EXTRAPOLATED seconds of the whole round, not run"] > 0

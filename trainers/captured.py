@@ -41,15 +41,16 @@ class Captured:
     overwritten by the next step of that kind.
     """
 
-    def __init__(self, play: Callable[..., Any], notes: Notes) -> None:
-        self._play, self._notes = play, notes
+    def __init__(self, play: Callable[..., Any], notes: Notes, device: torch.device) -> None:
+        self._play, self._notes, self._device = play, notes, device
         self._kinds: dict[Hashable, _Kind] = {}
 
     def __call__(self, *given: Tensor, **flags: Hashable) -> Any:
         kind = (*((x.shape, x.dtype) for x in given), *flags.items())
         if kind not in self._kinds:
             self._kinds[kind] = _Kind(partial(self._play, **flags), self._notes)
-        return self._kinds[kind](*given)
+        with torch.cuda.device(self._device):
+            return self._kinds[kind](*given)
 
 
 class _Kind:

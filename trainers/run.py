@@ -298,7 +298,7 @@ class Run:
         On a GPU a run that is `captured` makes a CUDA graph of it; else it is what it was. So it draws no batch, sets
         no learning rate, and reads no number back.
         """
-        return cast(Callable[P, T], Captured(play, self._state.notes)) if self.captured else play
+        return cast(Callable[P, T], Captured(play, self._state.notes, self.device)) if self.captured else play
 
     def once(self, name: str, compute: Callable[[], T]) -> T:
         """`compute()`, tensors or plain values, remembered in the snapshot: for what happens between two stages."""
