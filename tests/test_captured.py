@@ -14,7 +14,7 @@ from trainers import captured
 from trainers.captured import WARM
 from trainers.pool import Pool
 from trainers.run import Diverged, Run
-from zoo.testing import LAWS, Killed, Subject, pool, same, weights
+from zoo.testing import LAWS, Subject, pool, same, weights
 
 LONG = 30  # steps: enough for each part of a fit to be replayed
 READS = {torch.Tensor.item, torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.__bool__, torch.Tensor.__float__}
@@ -159,18 +159,9 @@ def test_the_laws_hold(name, law, warm):
 
 
 @pytest.mark.parametrize("stage", ["task", "game"])
-def test_killed_and_resumed_it_ends_where_it_would_have_ended(stage, tmp_path):
-    p, path = pool(), tmp_path / "fit.snapshot"
-    it = learner("vaal")
-
-    def kill(now, step, n):  # noqa: ARG001
-        if (now, step) == (stage, WARM + 2):
-            raise Killed
-
-    whole = weights(it.fit(p))
-    with pytest.raises(Killed):
-        it.fit(p, progress=kill, snapshot=path, snapshot_seconds=0)
-    assert same(whole, weights(it.fit(p, snapshot=path)))
+def test_killed_and_resumed_it_ends_where_it_would_have_ended(stage, resumed):
+    p, it = pool(), learner("vaal")
+    assert same(weights(it.fit(p)), resumed(it, p, stage, WARM + 2))
 
 
 def test_each_way_to_take_a_step_is_captured_by_itself(tapes):

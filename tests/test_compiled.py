@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import zoo
-from zoo.testing import Killed, Subject, alike, pool, same, weights
+from zoo.testing import Subject, alike, pool, same, weights
 
 MORE = {"aral": 1e-4}  # what may differ, where the order of sums does
 
@@ -46,18 +46,9 @@ def test_noise_is_drawn_as_without_it():
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_killed_and_resumed_it_ends_where_it_would_have_ended(precision, tmp_path):
-    p, path = pool(), tmp_path / "fit.snapshot"
-    learner = Subject("vaal").learner(compiled=True, precision=precision)
-
-    def kill(stage, step, n):  # noqa: ARG001
-        if (stage, step) == ("game", 2):
-            raise Killed
-
-    whole = weights(learner.fit(p))
-    with pytest.raises(Killed):
-        learner.fit(p, progress=kill, snapshot=path, snapshot_seconds=0)
-    assert same(whole, weights(learner.fit(p, snapshot=path)))
+def test_killed_and_resumed_it_ends_where_it_would_have_ended(precision, resumed):
+    p, learner = pool(), Subject("vaal").learner(compiled=True, precision=precision)
+    assert same(weights(learner.fit(p)), resumed(learner, p, "game", 2))
 
 
 def test_it_is_saved_and_found_again(tmp_path):

@@ -49,7 +49,7 @@ from trainers.passes import through
 from trainers.players import looking_on
 from trainers.pool import Pool
 from trainers.run import Run
-from trainers.supervised import SCHEDULES, adam, grown, pace, rate, require
+from trainers.supervised import SCHEDULES, adam, descend, grown, pace, rate, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +124,7 @@ def train(
             made, _, _ = make(generator, prior, u, k)
         logits, logits_u, logits_made = classified(task, x, u, made, plan.apart)
         loss = plan.cls * F.cross_entropy(logits, y) + plan.gan * tells(logits_u, logits_made)
-        learn(run, loss, task_step)
+        descend(run, loss, task_step)
 
         # The generator makes images whose features are on average those of real ones.
         made, z, label = make(generator, prior, u, k)
@@ -135,7 +135,7 @@ def train(
         if plan.nll:  # for CIFAR also such that the encoder finds the latent again, in a step of their own
             mu, logsigma = encoder(made, known(label, label))
             differ = differ + plan.trd * k * noise_nll(mu, logsigma, z)
-            learn(run, differ, generator_step, encoder_step)
+            descend(run, differ, generator_step, encoder_step)
             differ = differ.detach()
 
         # Encoder and generator rebuild the unlabeled images, and the encoder makes the critic take all for labeled.
@@ -145,14 +145,14 @@ def train(
         rebuild = bound(u, recon, mu_u, logvar_u)
         with looking_on(critic):
             fool = says(critic(mu), labeled=True) + says(critic(mu_u), labeled=True)
-        learn(run, differ + plan.trd * rebuild + plan.adv * fool, generator_step, encoder_step)
+        descend(run, differ + plan.trd * rebuild + plan.adv * fool, generator_step, encoder_step)
 
         # The critic tells labeled from unlabeled, by what the encoder makes of them now.
         with torch.no_grad():
             (mu, _), (mu_now, _) = through(encoder, seen, apart=plan.apart)
         score, score_u = critic(torch.cat([mu, mu_now])).split([len(x), len(u)])
         tell = says(score, labeled=True) + says(score_u, labeled=False)
-        learn(run, plan.adv * tell, critic_step)
+        descend(run, plan.adv * tell, critic_step)
 
         journal = {
             "task/loss": loss,
@@ -192,22 +192,13 @@ def alone(
     def play(x: Tensor, y: Tensor) -> None:
         _, logits = task(x)
         loss = plan.cls * F.cross_entropy(logits, y)
-        learn(run, loss, task_step)
+        descend(run, loss, task_step)
         run.log("task/loss", loss)
         run.log("task/accuracy", (logits.argmax(1) == y).float().mean())
 
     for step in run.steps(steps, "task"):
         rate(task_step, plan.lr * pace(plan, step, plan.steps))
         play(*next(labeled))
-
-
-def learn(run: Run, loss: Tensor, *steps: Optimizer) -> None:
-    """One step of the players that the loss is for."""
-    for step in steps:
-        step.zero_grad()
-    run.backward(loss)
-    for step in steps:
-        step.step()
 
 
 class Task(nn.Module):

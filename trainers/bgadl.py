@@ -48,7 +48,7 @@ from trainers.losses import kl_per_image
 from trainers.players import looking_on
 from trainers.pool import Pool
 from trainers.run import Run
-from trainers.supervised import adam, grown, pace, rate, require
+from trainers.supervised import adam, descend, grown, pace, rate, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +103,7 @@ def train(
         with looking_on(generator):
             recon = generator(draw(mu, logvar), y)
         rebuild = bound(x, recon, mu, logvar, plan.beta)
-        descend(run, encoder_step, rebuild)
+        descend(run, rebuild, encoder_step)
 
         # The generator makes images that pass for real and for their class, and rebuilds from what is encoded now.
         z = torch.randn_like(mu)
@@ -113,7 +113,7 @@ def train(
         with looking_on(discriminator), looking_on(task), forgetting(task):
             as_real, as_class = says(discriminator(made), real=True), F.cross_entropy(task(made), y)
         again = squared(x, generator(draw(mu, logvar), y))
-        descend(run, generator_step, as_real + as_class + plan.gamma * again)
+        descend(run, as_real + as_class + plan.gamma * again, generator_step)
 
         # Both kinds are made once more, by the generator as it is now.
         with torch.no_grad():
@@ -122,7 +122,7 @@ def train(
         # The discriminator tells real images from either kind.
         logit_x, logit_made = discriminator(x), discriminator(made)
         tell = says(logit_x, real=True) + says(logit_made, real=False) + says(discriminator(rebuilt), real=False)
-        descend(run, discriminator_step, tell)
+        descend(run, tell, discriminator_step)
 
         journal = {
             "encoder/recon": F.mse_loss(recon.detach(), x),
@@ -146,7 +146,7 @@ def train(
             with forgetting(task):
                 on_made, on_rebuilt = (F.cross_entropy(task(images), y) for images in made)
             loss = loss + plan.lambda_prior * on_made + plan.lambda_recon * on_rebuilt
-        descend(run, task_step, loss)
+        descend(run, loss, task_step)
         run.log("task/loss", loss)
         run.log("task/accuracy", (logits.argmax(1) == y).float().mean())
 
@@ -165,13 +165,6 @@ def train(
         y = pool.labels[i].to(run.device)
         made = play(run.look(i, "none"), y)
         learn(run.look(i), y, *(made if step >= int(plan.trust * plan.steps) else ()))
-
-
-def descend(run: Run, player_step: Optimizer, loss: Tensor) -> None:
-    """One step of a player down their loss."""
-    player_step.zero_grad()
-    run.backward(loss)
-    player_step.step()
 
 
 def draw(mu: Tensor, logvar: Tensor) -> Tensor:

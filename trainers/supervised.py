@@ -115,6 +115,15 @@ def rate(step: Optimizer, lr: float) -> None:
             group["lr"] = scaled
 
 
+def descend(run: Run, loss: Tensor, *steps: Optimizer) -> None:
+    """One step of the players that the loss is for."""
+    for step in steps:
+        step.zero_grad()
+    run.backward(loss)
+    for step in steps:
+        step.step()
+
+
 def pace(plan: Plan, step: int, steps: int) -> float:
     """The share of lr at a step of a stage of so many."""
     return SCHEDULES[plan.schedule](step, steps) * late(plan, step, steps)

@@ -80,10 +80,8 @@ def create(
     preset = pick(entry.plans, plan, f"plan of {called}")
     loop, nets, augment = resolve(called, entry, preset, taken_along(entry, asking) | settings)
     told = {**preset.asks, **{name: getattr(loop, name) for name in entry.told}} if asking is entry.query else {}
-    devices = resolve_devices(called, entry, loop, devices)
+    devices = resolve_devices(called, entry, loop, devices, captured)
     device = resolve_device(str(device), devices)
-    if captured and devices > 1:
-        raise ValueError(f"captured=True is for one device, not {devices}: leave it out, or devices")
     learner = Learner(
         name=called,
         entry=entry,
@@ -116,7 +114,7 @@ def resolve_seed(seed: int | Mapping[str, int]) -> Seed:
     return Seeds(**{use: whole(use, number) for use, number in seed.items()})
 
 
-def resolve_devices(called: str, entry: Entry, loop: Any, devices: int) -> int:
+def resolve_devices(called: str, entry: Entry, loop: Any, devices: int, captured: bool) -> int:
     """How many devices share a fit. Raises ValueError for a loop of which no equal shares make the whole."""
     if (devices := whole("devices", devices)) < 1:
         raise ValueError(f"devices={devices} must be at least 1")
@@ -126,6 +124,8 @@ def resolve_devices(called: str, entry: Entry, loop: Any, devices: int) -> int:
         raise ValueError(f"batch={loop.batch} has no {devices} equal shares; give a multiple of devices={devices}")
     if devices > 1 and getattr(loop, "elbo", None) == "released":
         raise ValueError("elbo='released' sums over the batch, which shares of it cannot; devices must be 1")
+    if devices > 1 and captured:
+        raise ValueError(f"captured=True is for one device, not {devices}: leave it out, or devices")
     return devices
 
 

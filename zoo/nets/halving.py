@@ -70,6 +70,8 @@ def scatter(seen: Tensor, b: int, h: int, w: int) -> Tensor:
 
 
 class _Gather(Function):
+    """`gather`, and its gradient by `scatter`."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.size = x.shape[:3]
