@@ -23,7 +23,7 @@ from einops.layers.torch import Rearrange
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import register_parametrization
 
-from zoo.nets.common import Full, FullLinear, Shape, fp32, roomy, unknown
+from zoo.nets.common import Full, FullLinear, Mean, Shape, fp32, roomy, unknown
 from zoo.nets.trunk import Trunk
 
 CONDITIONS = ("one-hot", "logits", "plane", "plane/k")
@@ -254,7 +254,7 @@ def classifier(name: str, shape: Shape, classes: int, dropout: float = 0.0) -> d
             stage2=nn.Sequential(leaky(i, o), leaky(o, o), leaky(o, o, stride=2)),
             drop2=drop(0.5),
             stage3=nn.Sequential(leaky(o, o, padding=int(shrunk < 3)), leaky(o, o, 1), leaky(o, o, 1)),
-            pool=nn.AdaptiveAvgPool2d(1),
+            pool=Mean(),
             flat=nn.Flatten(),
         )
     )

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
+from zoo.nets.common import Mean
+
 
 def cnn13(c: int) -> nn.Sequential:
     """Images (b c h w) of 12 pixels or more to features of length one (b 128), through stage1 to stage3.
@@ -21,7 +23,7 @@ def cnn13(c: int) -> nn.Sequential:
             stage1=nn.Sequential(layer(c, 128), layer(128, 128), layer(128, 128), nn.MaxPool2d(2), nn.Dropout(0.5)),
             stage2=nn.Sequential(layer(128, 256), layer(256, 256), layer(256, 256), nn.MaxPool2d(2), nn.Dropout(0.5)),
             stage3=nn.Sequential(layer(256, 512, padding=0), layer(512, 256, 1, 0), layer(256, 128, 1, 0)),
-            pool=nn.AdaptiveAvgPool2d(1),
+            pool=Mean(),
             flat=nn.Flatten(),
             unit=Unit(),
         )

@@ -30,6 +30,19 @@ def fp32(x: Tensor) -> AbstractContextManager[object]:
     return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
 
 
+class Mean(nn.AdaptiveAvgPool2d):
+    """Maps (b c h w) to their means (b c 1 1). What comes back has the channels last, like the maps themselves.
+
+    torch's own pooling gives the same means, and gradients in the other order: all layers before it are slowed down.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(1)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return input.permute(0, 2, 3, 1).mean((1, 2), keepdim=True).permute(0, 3, 1, 2)
+
+
 class FullLinear(nn.Linear):
     """A linear layer in float32 under autocast too."""
 

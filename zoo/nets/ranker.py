@@ -42,7 +42,7 @@ class Ranker(nn.Module):
 
 def mean(x: Tensor, last: bool) -> Tensor:
     """The mean of each channel of a map, whether they come last or second: (b ...) -> (b c)."""
-    return x.flatten(1, -2).mean(1) if last else x.flatten(2).mean(2)
+    return (x if last else x.movedim(1, -1)).flatten(1, -2).mean(1)
 
 
 class Scale(nn.Module):

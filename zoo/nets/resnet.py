@@ -8,6 +8,8 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
+from zoo.nets.common import Mean
+
 
 def resnet18(c: int) -> nn.Sequential:
     """Images (b c h w) to features (b 512), through stage1 to stage4 of 64, 128, 256 and 512 channels."""
@@ -18,7 +20,7 @@ def resnet18(c: int) -> nn.Sequential:
             stage2=nn.Sequential(Block(64, 128, 2), Block(128, 128, 1)),
             stage3=nn.Sequential(Block(128, 256, 2), Block(256, 256, 1)),
             stage4=nn.Sequential(Block(256, 512, 2), Block(512, 512, 1)),
-            pool=nn.AdaptiveAvgPool2d(1),
+            pool=Mean(),
             flat=nn.Flatten(),
         )
     )

@@ -9,6 +9,8 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
+from zoo.nets.common import Mean
+
 
 def small(c: int, width: int) -> nn.Sequential:
     """Images (b c h w) to features (b 4*width), through stage1 to stage3, with maps of 1/2, 1/4 and 1/8 the side."""
@@ -19,7 +21,7 @@ def small(c: int, width: int) -> nn.Sequential:
             stage1=nn.Sequential(convolve(c, width, 2), nn.ReLU()),
             stage2=nn.Sequential(convolve(width, width, 1), nn.MaxPool2d(2), nn.ReLU()),  # half as wide, a point less
             stage3=nn.Sequential(convolve(width, 4 * width, 2), nn.ReLU(), Residual(4 * width)),
-            pool=nn.AdaptiveAvgPool2d(1),
+            pool=Mean(),
             flat=nn.Flatten(),
         )
     )

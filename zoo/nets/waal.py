@@ -9,7 +9,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from zoo.nets.common import Full, Shape, fp32
+from zoo.nets.common import Full, Mean, Shape, fp32
 from zoo.nets.vgg import convolutions
 
 OUTPUTS = ("linear", "sigmoid")
@@ -20,7 +20,7 @@ def vgg16_conv(c: int) -> nn.Sequential:
 
     At 32 pixels the last map is one pixel, as released; of larger ones the mean is taken (ours).
     """
-    return nn.Sequential(convolutions(c) | {"pool": nn.AdaptiveAvgPool2d(1), "flat": nn.Flatten()})
+    return nn.Sequential(convolutions(c) | {"pool": Mean(), "flat": nn.Flatten()})
 
 
 def lenet(shape: Shape) -> tuple[nn.Sequential, int]:
