@@ -15,7 +15,7 @@ def resnet18(c: int) -> nn.Sequential:
     """Images (b c h w) to features (b 512), through stage1 to stage4 of 64, 128, 256 and 512 channels."""
     return nn.Sequential(
         OrderedDict[str, nn.Module](
-            stem=nn.Sequential(nn.Conv2d(c, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU()),
+            stem=nn.Sequential(nn.Conv2d(c, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True)),
             stage1=nn.Sequential(Block(64, 64, 1), Block(64, 64, 1)),
             stage2=nn.Sequential(Block(64, 128, 2), Block(128, 128, 1)),
             stage3=nn.Sequential(Block(128, 256, 2), Block(256, 256, 1)),
@@ -34,7 +34,7 @@ class Block(nn.Module):
         self.body = nn.Sequential(
             nn.Conv2d(i, o, 3, stride, 1, bias=False),
             nn.BatchNorm2d(o),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Conv2d(o, o, 3, 1, 1, bias=False),
             nn.BatchNorm2d(o),
         )
@@ -44,4 +44,4 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.body(x) + self.shortcut(x)
-        return out.relu()
+        return out.relu_()

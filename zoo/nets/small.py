@@ -18,9 +18,9 @@ def small(c: int, width: int) -> nn.Sequential:
         raise ValueError(f"width={width} must be at least 1.")
     return nn.Sequential(
         OrderedDict[str, nn.Module](
-            stage1=nn.Sequential(convolve(c, width, 2), nn.ReLU()),
-            stage2=nn.Sequential(convolve(width, width, 1), nn.MaxPool2d(2), nn.ReLU()),  # half as wide, a point less
-            stage3=nn.Sequential(convolve(width, 4 * width, 2), nn.ReLU(), Residual(4 * width)),
+            stage1=nn.Sequential(convolve(c, width, 2), nn.ReLU(inplace=True)),
+            stage2=nn.Sequential(convolve(width, width, 1), nn.MaxPool2d(2), nn.ReLU(inplace=True)),  # half as wide, a point less
+            stage3=nn.Sequential(convolve(width, 4 * width, 2), nn.ReLU(inplace=True), Residual(4 * width)),
             pool=Mean(),
             flat=nn.Flatten(),
         )
@@ -37,7 +37,7 @@ class Residual(nn.Module):
 
     def __init__(self, c: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(convolve(c, c, 1), nn.ReLU())
+        self.body = nn.Sequential(convolve(c, c, 1), nn.ReLU(inplace=True))
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = x + self.body(x)

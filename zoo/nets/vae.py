@@ -57,7 +57,7 @@ class Encoder(nn.Module):
         for i, o in pairwise(wide):
             conv = Halving(i, o)
             nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
-            self.body.extend([conv, nn.BatchNorm2d(o), nn.ReLU()])
+            self.body.extend([conv, nn.BatchNorm2d(o), nn.ReLU(inplace=True)])
         flat = wide[-1] * (h >> halvings) * (w >> halvings)
         self.mu = nn.Linear(flat, latent)
         self.logvar = nn.Linear(flat, latent)
@@ -84,7 +84,7 @@ class Decoder(nn.Module):
         nn.init.zeros_(first.bias)
         self.body = nn.Sequential(Full(first), Rearrange("b (c h w) -> b c h w", h=h, w=w))
         for i, o in pairwise(wide):
-            self.body.extend([Doubling(i, o), nn.BatchNorm2d(o), nn.ReLU()])
+            self.body.extend([Doubling(i, o), nn.BatchNorm2d(o), nn.ReLU(inplace=True)])
         self.body.append(nn.ConvTranspose2d(width, c, 1))
 
     def forward(self, z: Tensor) -> Tensor:

@@ -22,8 +22,8 @@ def vgg16_bn(shape: Shape) -> nn.Sequential:
     layers = convolutions(c)
     layers["pool"] = nn.AdaptiveAvgPool2d(7)
     layers["flat"] = nn.Flatten()
-    layers["hidden1"] = Full(Copied(512 * 7 * 7, 4096, 49 if max(h, w) <= 32 else 1), nn.ReLU(), nn.Dropout(0.5))
-    layers["hidden2"] = Full(nn.Linear(4096, 4096), nn.ReLU(), nn.Dropout(0.5))
+    layers["hidden1"] = Full(Copied(512 * 7 * 7, 4096, 49 if max(h, w) <= 32 else 1), nn.ReLU(inplace=True), nn.Dropout(0.5))
+    layers["hidden2"] = Full(nn.Linear(4096, 4096), nn.ReLU(inplace=True), nn.Dropout(0.5))
     body = nn.Sequential(layers)
     for layer in body.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
@@ -58,6 +58,6 @@ def convolutions(c: int) -> OrderedDict[str, nn.Module]:
     for n, (i, o, depth) in enumerate([(c, 64, 2), (64, 128, 2), (128, 256, 3), (256, 512, 3), (512, 512, 3)], 1):
         stage = nn.Sequential()
         for k in range(depth):
-            stage.extend([nn.Conv2d(o if k else i, o, 3, padding=1), nn.BatchNorm2d(o), nn.ReLU()])
+            stage.extend([nn.Conv2d(o if k else i, o, 3, padding=1), nn.BatchNorm2d(o), nn.ReLU(inplace=True)])
         layers[f"stage{n}"] = stage.append(nn.MaxPool2d(2, ceil_mode=True))
     return layers
