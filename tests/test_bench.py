@@ -151,13 +151,13 @@ def test_a_row_names_its_work_once_and_what_is_required():
     ]
 
 
-@pytest.mark.usefixtures("small")
-def test_the_command_writes_what_it_shows(tmp_path, capsys):
+def test_the_command_writes_what_it_shows_of_processes_of_their_own(tmp_path, capsys, monkeypatch):
     file = tmp_path / "figures.json"
-    words = ["queries", "--queries", "random,kcenter", "--rounds", "1", "--json", str(file)]
+    words = ["queries", "--queries", "random,margin", "--rounds", "1", "--json", str(file)]
+    monkeypatch.setattr(bench, "measure", lambda *_: pytest.fail("measured in this process"))
     command(*words)
     written = json.loads(file.read_text())
-    assert {figure["case"] for figure in written["figures"]} == {"random", "kcenter"}
+    assert {figure["case"] for figure in written["figures"]} == {"random", "margin"}
     assert [Figure(**figure).form for figure in written["figures"]][:2] == ["ours", "ours"]
     assert "torch" in written["versions"]
     assert "times ours" in capsys.readouterr().out

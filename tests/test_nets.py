@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from zoo.nets.common import Mean
 from zoo.nets.critic import Critic
 from zoo.nets.trunk import Head, Trunk, freeze, task, trunk
 from zoo.nets.vae import VAE
@@ -54,6 +55,29 @@ def test_vae_keeps_every_shape(c: int, h: int, w: int) -> None:
     assert mu.shape == logvar.shape == (2, 6)
     recon.square().mean().backward()
     assert all(p.grad is not None for p in vae.parameters())
+
+
+@pytest.mark.parametrize("name", ["small", "resnet18", "cnn13", "vgg16_conv"])
+def test_what_comes_back_through_a_trunk_lies_as_its_maps_do(name: str) -> None:
+    """The channels last: where two orders meet, a step takes ten times as long."""
+    net, x = trunk(name, (3, 32, 32), 8), torch.randn(2, 3, 32, 32)
+    net, x = (each.to(memory_format=torch.channels_last) for each in (net, x))  # type: ignore[attr-defined]
+    seen: list[Tensor] = []
+    for stage in net.stages:
+        stage.register_forward_hook(lambda _m, _i, out: seen.append(out))
+    out = net(x)
+    for found in torch.autograd.grad(out.square().sum(), seen):
+        assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_mean_of_maps_is_torchs_own_pooling(layout: torch.memory_format) -> None:
+    x = torch.randn(3, 5, 4, 6).to(memory_format=layout).requires_grad_()
+    one, other = Mean()(x), nn.AdaptiveAvgPool2d(1)(x)
+    assert torch.allclose(one, other, atol=1e-6)
+    weights = torch.randn_like(one)
+    (back,), (plainly,) = (torch.autograd.grad((y * weights).sum(), x) for y in (one, other))
+    assert torch.equal(back, plainly)
 
 
 @pytest.mark.parametrize("side", [8, 32, 33])

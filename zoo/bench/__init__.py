@@ -1,18 +1,21 @@
-"""`alzoo bench`: our forms beside plain forms of the same mathematics, in turn in one process.
+"""`alzoo bench`: our forms beside plain forms of the same mathematics, in turn in one process for each piece of work.
 
 Nothing here asserts anything about time. The forms of a case answer alike, or nothing is timed; where they draw, one of
 them is compared with ours by what is drawn on average. Each figure comes with its range over the rounds, and ratios are
-taken within a round, so that what else the machine does cancels.
+taken within a round, so that what else the machine does cancels. A process is not asked for a second piece of work:
+how much memory it holds by then changes the next one's times by a fifth.
 """
 
 from __future__ import annotations
 
 import ctypes
 import gc
+import multiprocessing
 import os
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
@@ -182,11 +185,31 @@ def everything(
     names, packages: of queries, only these; other people's packages, too. number: of threads, in place of their own.
     """
     figures = []
-    # queries come first: their memory is judged, and a process that has trained gives less of it back
-    for each in sorted(ROOMS, key=lambda room: room != "queries") if what is None else (what,):
-        of_queries = {"names": tuple(names), "packages": packages} if each == "queries" else {}
-        figures += measure(import_module(f"zoo.bench.{each}").cases(**of_queries), rounds, watch, number)
+    for room in ROOMS if what is None else (what,):
+        asked = {"names": tuple(names), "packages": packages} if room == "queries" else {}
+        for place, case in enumerate(cases(room, asked)):
+            watch(f"{case.name}, {case.work}")
+            with ProcessPoolExecutor(1, fresh()) as process:
+                figures += process.submit(alone, room, asked, place, rounds, number).result()
     return figures
+
+
+def cases(room: str, asked: Mapping[str, Any]) -> list[Case]:
+    found: list[Case] = import_module(f"zoo.bench.{room}").cases(**asked)
+    return found
+
+
+def alone(room: str, asked: Mapping[str, Any], place: int, rounds: int, number: int | None) -> list[Figure]:
+    """The figures of one case of a room, in the process that calls."""
+    return measure([cases(room, asked)[place]], rounds, number=number)
+
+
+def fresh() -> multiprocessing.context.BaseContext:
+    """Where processes come from that have computed nothing yet; where the system can, they share what is imported."""
+    shared = "forkserver" in multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if shared else "spawn")
+    context.set_forkserver_preload([f"zoo.bench.{room}" for room in ROOMS])
+    return context
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam
 
 from trainers.run import Run
+from zoo.nets.common import Mean
 from zoo.nets.halving import Doubling, Halving
 from zoo.nets.vgg import Copied
 
@@ -26,7 +27,7 @@ Batches = Iterator[Any]  # of images (b c h w) and labels (b,)
 Step = Callable[[Batches, Batches], None]  # labeled, unlabeled
 Losses = dict[str, Tensor]
 
-PLAIN = {Halving: nn.Conv2d, Doubling: nn.ConvTranspose2d, Copied: nn.Linear}
+PLAIN = {Halving: nn.Conv2d, Doubling: nn.ConvTranspose2d, Copied: nn.Linear, Mean: nn.AdaptiveAvgPool2d}
 
 
 def plainly(parts: Parts) -> Parts:

@@ -270,7 +270,7 @@ CLASSIFIERS = ("aral_flat", "aral_conv", "aral_svhn")
 def leaky(i: int, o: int, kernel: int = 3, *, stride: int = 1, padding: int | None = None) -> nn.Sequential:
     """A weight-normed convolution and a leaky ReLU: maps (b i h w) to (b o h/stride w/stride)."""
     padding = kernel // 2 if padding is None else padding
-    return nn.Sequential(normed(nn.Conv2d(i, o, kernel, stride, padding)), nn.LeakyReLU(0.2))
+    return nn.Sequential(normed(nn.Conv2d(i, o, kernel, stride, padding)), nn.LeakyReLU(0.2, inplace=True))
 
 
 class NormedHead(nn.Module):

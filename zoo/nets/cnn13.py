@@ -32,7 +32,9 @@ def cnn13(c: int) -> nn.Sequential:
 
 def layer(i: int, o: int, size: int = 3, padding: int = 1) -> nn.Sequential:
     """A convolution with normalised weights, batch normalisation, and a leaky ReLU: maps (b i h w) to (b o h w)."""
-    return nn.Sequential(weight_norm(nn.Conv2d(i, o, size, padding=padding)), nn.BatchNorm2d(o), nn.LeakyReLU(0.1))
+    return nn.Sequential(
+        weight_norm(nn.Conv2d(i, o, size, padding=padding)), nn.BatchNorm2d(o), nn.LeakyReLU(0.1, inplace=True)
+    )
 
 
 class Unit(nn.Module):

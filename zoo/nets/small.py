@@ -19,7 +19,8 @@ def small(c: int, width: int) -> nn.Sequential:
     return nn.Sequential(
         OrderedDict[str, nn.Module](
             stage1=nn.Sequential(convolve(c, width, 2), nn.ReLU(inplace=True)),
-            stage2=nn.Sequential(convolve(width, width, 1), nn.MaxPool2d(2), nn.ReLU(inplace=True)),  # half as wide, a point less
+            # half as wide, a point less
+            stage2=nn.Sequential(convolve(width, width, 1), nn.MaxPool2d(2), nn.ReLU(inplace=True)),
             stage3=nn.Sequential(convolve(width, 4 * width, 2), nn.ReLU(inplace=True), Residual(4 * width)),
             pool=Mean(),
             flat=nn.Flatten(),

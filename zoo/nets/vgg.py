@@ -22,8 +22,8 @@ def vgg16_bn(shape: Shape) -> nn.Sequential:
     layers = convolutions(c)
     layers["pool"] = nn.AdaptiveAvgPool2d(7)
     layers["flat"] = nn.Flatten()
-    layers["hidden1"] = Full(Copied(512 * 7 * 7, 4096, 49 if max(h, w) <= 32 else 1), nn.ReLU(inplace=True), nn.Dropout(0.5))
-    layers["hidden2"] = Full(nn.Linear(4096, 4096), nn.ReLU(inplace=True), nn.Dropout(0.5))
+    layers["hidden1"] = Full(Copied(512 * 7 * 7, 4096, 49 if max(h, w) <= 32 else 1), nn.ReLU(), nn.Dropout(0.5))
+    layers["hidden2"] = Full(nn.Linear(4096, 4096), nn.ReLU(), nn.Dropout(0.5))
     body = nn.Sequential(layers)
     for layer in body.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
