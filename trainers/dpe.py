@@ -83,7 +83,7 @@ def spread_apart(nets: Sequence[nn.Module], least: float = 1e-8) -> Tensor:
     total = next(nets[0].parameters()).new_zeros(())
     for together in zip(*(net.parameters() for net in nets), strict=True):
         if together[0].ndim > 1:
-            weights = torch.stack(together)
+            weights = torch.stack([weight.movedim(1, -1) for weight in together])  # as they lie: channels last
             he = 2 / weights[0][0].numel()
             mean = weights.mean(0)
             variance = (weights - mean).square().mean(0) + least  # var() takes ten times as long over so few
