@@ -8,7 +8,6 @@ is known. Each part has a share of the ten minutes; one that outlasts it is stop
 """
 
 import argparse
-import gc
 import json
 import logging
 import os
@@ -21,7 +20,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -30,25 +29,20 @@ from statistics import median
 from typing import Any
 from unittest import mock
 
+import eager
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.optim import SGD, Adam, Optimizer
-from torch.utils.data import DataLoader, Dataset
-from torch.utils.flop_counter import FlopCounterMode
+from clocks import Enough, at_work, clocked, fresh, peak, seconds, spread, summary, wait, waits
+from eager import FOREVER
+from torch import Tensor
 
 import zoo
 from trainers.run import Watch
 from zoo.entries.vaal import critic_logit
 from zoo.learner import Learner
-from zoo.nets.critic import Critic
-from zoo.nets.trunk import task
-from zoo.nets.vae import VAE
 from zoo.studies.files import put
 
 ROOT = Path(__file__).parents[1]
 PUBLISHED_STEPS = 39_062  # of the task network, and of the game, in a round of the released code on CIFAR-10
-FOREVER = 10**9  # steps: the clock ends such a fit
 
 # What may differ between the device and the CPU after one step and after twenty, and between two fits of twenty.
 # "norm" is |a - b| / |a| over all parameters together. Between two kernel libraries on one CPU (oneDNN and none) it was
@@ -317,7 +311,7 @@ def plain(pool: zoo.Pool, device: torch.device, sizes: Sizes, trunk: str, precis
     learner = zoo.create(
         "plain", device=str(device), precision=precision, trunk=trunk, batch=sizes.batch, steps=FOREVER, augment="flip"
     )
-    return contestants(learner, eager_plain, pool, sizes)
+    return contestants(learner, eager.plain, pool, sizes)
 
 
 def game(
@@ -331,107 +325,16 @@ def game(
     """VAAL's game without its task network, by alzoo and by the eager form. how: `compiled`, `captured`."""
     setting: dict[str, Any] = {"steps": 0, "game_steps": FOREVER, "lr_game": 5e-4, "augment": "flip", **nets, **how}
     learner = zoo.create("vaal", device=str(device), precision=precision, batch=sizes.batch, **setting)
-    return contestants(learner, eager_game, pool, sizes)
+    return contestants(learner, eager.game, pool, sizes)
 
 
-def contestants(learner: Learner, eager: Callable[..., None], pool: zoo.Pool, sizes: Sizes) -> Contestants:
-    """A learner's fit, and the eager form with each number of workers."""
+def contestants(learner: Learner, form: Callable[..., None], pool: zoo.Pool, sizes: Sizes) -> Contestants:
+    """A learner's fit, and its eager form with each number of workers."""
 
     def fit(watch: Watch) -> None:
         learner.fit(pool, progress=watch)
 
-    return {"alzoo": fit, **{f"eager, {n} workers": partial(eager, pool, learner, n) for n in sizes.workers}}
-
-
-class Images(Dataset[tuple[Tensor, int]]):
-    """Images one by one, each flipped or not and normalised by itself, as most released code has it."""
-
-    def __init__(self, pool: zoo.Pool, indices: Tensor) -> None:
-        self.images, self.labels, self.indices = pool.images, pool.labels, indices
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, position: int) -> tuple[Tensor, int]:
-        i = self.indices[position]
-        x = self.images[i]
-        if torch.rand(1) < 0.5:
-            x = x.flip(2)
-        return x.float().div(255).sub(0.5).div(0.5), int(self.labels[i])
-
-
-def endless(pool: zoo.Pool, indices: Tensor, batch: int, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Shuffled batches of a DataLoader, again and again."""
-    loader = DataLoader(Images(pool, indices), batch, shuffle=True, num_workers=workers, drop_last=True)
-    while True:
-        yield from loader
-
-
-def eager_plain(pool: zoo.Pool, learner: Learner, workers: int, watch: Watch) -> None:
-    """Cross-entropy as most code has it: a loader, the default optimizer, the loss read in every step."""
-    device = torch.device(learner.device)
-    parts = task(pool.shape, pool.classes, learner.nets["trunk"])
-    net = nn.Sequential(parts["trunk"], parts["head"]).to(device)
-    optimizer = SGD(net.parameters(), 0.1, 0.9, weight_decay=5e-4, nesterov=True)
-    losses = []
-    for step, (x, y) in enumerate(endless(pool, pool.labeled, learner.loop.batch, workers)):
-        x, y = x.to(device), y.to(device)  # noqa: PLW2901
-        with autocast(device, learner.precision):
-            loss = F.cross_entropy(net(x), y)
-        learn(optimizer, loss)
-        losses.append(loss.item())
-        watch("task", step + 1, FOREVER)
-
-
-def eager_game(pool: zoo.Pool, learner: Learner, workers: int, watch: Watch) -> None:
-    """VAAL's game as the released code has it, in alzoo's mathematics: the same losses, one step of each player.
-
-    The critic's step sends both batches through the whole autoencoder, decoder included; gradients reach the critic in
-    the autoencoder's step; every loss is read in every step.
-    """
-    device, nets, batch = torch.device(learner.device), learner.nets, learner.loop.batch
-    vae = VAE(pool.shape, nets["latent"], nets["vae_width"]).to(device)
-    critic = Critic(nets["latent"], nets["critic_width"], nets["critic_layers"]).to(device)
-    vae_step, critic_step = Adam(vae.parameters(), 5e-4), Adam(critic.parameters(), 5e-4)
-    labeled, unlabeled = endless(pool, pool.labeled, batch, workers), endless(pool, pool.unlabeled, batch, workers)
-    says = F.binary_cross_entropy_with_logits
-    logged = []
-    for step, ((x, _), (u, _)) in enumerate(zip(labeled, unlabeled, strict=False)):
-        x, u = x.to(device), u.to(device)  # noqa: PLW2901
-        with autocast(device, learner.precision):
-            recon_x, mu_x, logvar_x = vae(x)
-            recon_u, mu_u, logvar_u = vae(u)
-            on_x, on_u = critic(mu_x), critic(mu_u)
-            fool = says(on_x, torch.ones_like(on_x)) + says(on_u, torch.ones_like(on_u))
-            loss = bound(x, recon_x, mu_x, logvar_x) + bound(u, recon_u, mu_u, logvar_u) + fool
-        learn(vae_step, loss)
-        with autocast(device, learner.precision):
-            with torch.no_grad():
-                _, mu_x, _ = vae(x)
-                _, mu_u, _ = vae(u)
-            on_x, on_u = critic(mu_x), critic(mu_u)
-            tell = says(on_x, torch.ones_like(on_x)) + says(on_u, torch.zeros_like(on_u))
-        learn(critic_step, tell)
-        logged.append((loss.item(), fool.item(), tell.item()))
-        watch("game", step + 1, FOREVER)
-
-
-def bound(x: Tensor, recon: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
-    """Half the squared error of an image, and its KL."""
-    kl = -0.5 * (1 + logvar - mu.pow(2) - logvar.exp()).sum()
-    return (0.5 * (recon - x).pow(2).sum() + kl) / len(x)
-
-
-def learn(optimizer: Optimizer, loss: Tensor) -> None:
-    """One step."""
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-
-
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """bf16 where it is asked for."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed")
+    return {"alzoo": fit, **{f"eager, {n} workers": partial(form, pool, learner, n) for n in sizes.workers}}
 
 
 # Scoring
@@ -468,21 +371,9 @@ def scored(learner: Learner, pool: zoo.Pool, device: torch.device, sizes: Sizes)
             took = seconds(device, partial(scan.each, view))
             rates.setdefault(name, []).append(len(pool.unlabeled) / took)
         for n in sizes.workers:
-            batches, _ = clocked(partial(eager_scoring, pool, learner, n), device, sizes)
+            batches, _ = clocked(partial(eager.scores, pool, learner, n), device, sizes.warm, sizes.seconds)
             rates.setdefault(f"eager, {n} workers", []).append(batches * sizes.batch)
     return rates
-
-
-def eager_scoring(pool: zoo.Pool, learner: Learner, workers: int, watch: Watch) -> None:
-    """The whole autoencoder over a loader's batches, as the released code scores, each result read at once."""
-    assert learner.parts is not None
-    vae, critic = learner.parts["vae"].eval(), learner.parts["critic"].eval()
-    device = next(vae.parameters()).device
-    logits = []
-    for step, (x, _) in enumerate(endless(pool, pool.unlabeled, learner.loop.batch, workers)):
-        with torch.no_grad(), autocast(device, learner.precision):
-            logits.append(critic(vae(x.to(device))[1]).cpu())
-        watch("score", step + 1, FOREVER)
 
 
 # One round
@@ -573,33 +464,7 @@ def searching() -> Iterator[None]:
         torch.backends.cudnn.benchmark = before
 
 
-# Clocks and small things
-
-
-class Enough(BaseException):
-    """The clock has seen what it wanted, or the plug was pulled."""
-
-
-def clocked(go: Callable[[Watch], object], device: torch.device, sizes: Sizes) -> tuple[float, float]:
-    """Steps per second of a loop that tells `watch` of every step, after the warm ones; and seconds until then."""
-    began, marks, count = time.perf_counter(), [0.0, 0.0], 0
-
-    def watch(stage: str, step: int, n: int) -> None:  # noqa: ARG001
-        nonlocal count
-        count += 1
-        if count == sizes.warm:
-            wait(device)
-            marks[0] = time.perf_counter()
-        elif count > sizes.warm and time.perf_counter() - marks[0] >= sizes.seconds:
-            wait(device)
-            marks[1] = time.perf_counter()
-            raise Enough
-
-    try:
-        go(watch)
-    except Enough:
-        return (count - sizes.warm) / (marks[1] - marks[0]), marks[0] - began
-    raise AssertionError("the loop ended before the clock")
+# Small things
 
 
 def compete(
@@ -614,7 +479,7 @@ def compete(
     for repeat in range(sizes.repeats):
         for who, go in contestants.items():
             fresh(device)
-            rate, start = clocked(go, device, sizes)
+            rate, start = clocked(go, device, sizes.warm, sizes.seconds)
             rates[who].append(rate)
             peaks[who] = max(peaks[who], peak(device) or 0)
             starts[who] = start if repeat == 0 else starts[who]
@@ -622,89 +487,6 @@ def compete(
         result = {"steps per second": summary(rates, next(iter(contestants))), "seconds until warm, first time": starts}
         report.note(part, name, result | more)
     return {who: median(values) for who, values in rates.items()}
-
-
-def summary(rates: dict[str, list[float]], first: str) -> dict[str, Any]:
-    """Median and range of each, and the ratio of the first one's median to the others'."""
-    medians = {who: median(values) for who, values in rates.items()}
-    ratios = {f"{first} / {who}": round(medians[first] / medians[who], 3) for who in rates if who != first}
-    return {**{who: spread(values) for who, values in rates.items()}, "ratios": ratios}
-
-
-def spread(values: list[float]) -> dict[str, Any]:
-    """Median and range."""
-    digits = {"median": median(values), "least": min(values), "most": max(values)}
-    return {name: float(f"{value:.5g}") for name, value in digits.items()} | {"n": len(values)}
-
-
-def during(go: Callable[[Watch], object], inside: AbstractContextManager[object], first: int, last: int) -> None:
-    """A loop until its step `last`, from its step `first` on inside a context."""
-    with ExitStack() as entered, suppress(Enough):
-
-        def watch(stage: str, step: int, n: int) -> None:  # noqa: ARG001
-            if step == first:
-                entered.enter_context(inside)
-            if step == last:
-                raise Enough
-
-        go(watch)
-
-
-def at_work(go: Callable[[Watch], object], device: torch.device, rate: float) -> dict[str, float]:
-    """What so many steps per second do: TFLOP of products and convolutions; the share of time that kernels run."""
-    flops = FlopCounterMode(display=False)
-    during(go, flops, 5, 6)
-    done = {"TFLOP per second": flops.get_total_flops() * rate / 1e12}
-    if device.type == "cuda":
-        kernels = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA])
-        during(go, kernels, 5, 25)
-        took = sum(event.self_device_time_total for event in kernels.key_averages()) / 1e6
-        done["share of the time that kernels run"] = took / 20 * rate
-    return done
-
-
-def waits(go: Callable[[Watch], object], first: int = 5, last: int = 25) -> float:
-    """How often the CPU waits for the GPU in a step: what torch's own debug mode warns of."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        during(go, waits_are_said(), first, last)
-    return sum("called a synchronizing" in str(warning.message) for warning in caught) / (last - first)
-
-
-@contextmanager
-def waits_are_said() -> Iterator[None]:
-    torch.cuda.set_sync_debug_mode("warn")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-
-
-def seconds(device: torch.device, go: Callable[[], object]) -> float:
-    """How long something takes, on the device too."""
-    wait(device)
-    began = time.perf_counter()
-    go()
-    wait(device)
-    return time.perf_counter() - began
-
-
-def wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def fresh(device: torch.device) -> None:
-    """Nothing left of the last measurement."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
-
-
-def peak(device: torch.device) -> int | None:
-    """Bytes of GPU memory that tensors took at most since `fresh`."""
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
 
 
 def random_pool(n: int, classes: int, labeled: int, side: int = 32) -> zoo.Pool:

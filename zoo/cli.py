@@ -362,8 +362,8 @@ def bench(
 ) -> None:
     """Time our forms beside plain forms of the same mathematics: of WHAT, or of everything.
 
-    Some minutes. A ratio is a form's time over ours, in turn in one process of their own; what falls short of what is required of it
-    is said after the table.
+    Some minutes. A ratio is a form's time over ours, in turn in a process of their own; what falls short of what is
+    required of it is said after the table.
     """
     with refusals(*wrong_requests()):
         from zoo import bench as measured

@@ -75,8 +75,9 @@ class Figure:
     """What one form of a case took, over the rounds.
 
     seconds, least, most: median and range, of the whole work; cpu: the median of the process's own seconds. mib: the
-    most memory on top of what lay there. ratio: its seconds over ours in the same round, median and range; None for our
-    own. required, within: what the case asks of it.
+    most memory on top of what lay there, in the round where that was least: after larger arrays, the system's allocator
+    keeps more than is asked of it. ratio: its seconds over ours in the same round, median and range; None for our own.
+    required, within: what the case asks of it.
     """
 
     case: str
@@ -143,7 +144,7 @@ def _figures(case: Case, rounds: int) -> list[Figure]:
             least=_short(min(each)),
             most=_short(max(each)),
             cpu=_short(median(cpus)),
-            mib=round(max(mibs), 1),
+            mib=round(min(mibs), 1),
             share=case.share.get(form, 1.0),
             ratio=(_short(median(ratios)), _short(min(ratios)), _short(max(ratios))) if number else None,
             required=case.required.get(form),
